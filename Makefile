@@ -1,0 +1,54 @@
+# Everything runs in a virtual environment of its own, .venv, made on first use from pyproject.toml and constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: test lint types imports unit test-slow test-gpu bench clean help
+
+help:
+	@echo "make test       ruff, mypy, import contracts, tests and docs examples"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-gpu   the tests that need a CUDA device"
+	@echo "make bench      speed and memory beside PyTorch and Liger-Kernel (writes benchmarks/README.md)"
+	@echo "make clean      remove the virtual environments and caches"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@# torch first and alone, so that the platform's own build is taken and nothing replaces it afterwards.
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+test: lint types imports unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports
+
+unit: $(READY)
+	$(BIN)/pytest -m 'not slow and not gpu'
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow --timeout 1800
+
+test-gpu: $(READY)
+	$(BIN)/pytest -m gpu
+
+bench: .venv-bench/ready
+	.venv-bench/bin/python -m benchmarks.run
+
+.venv-bench/ready: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --constraint constraints.txt torch
+	.venv-bench/bin/pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt --editable .
+	@touch .venv-bench/ready
+
+clean:
+	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,113 @@
+"""Every error and warning that tutelage raises on purpose.
+
+    TutelageError (Exception)
+    ├── InputError (ValueError)            what was handed over cannot be used
+    │   ├── ParameterError                 a temperature, weight, alpha, beta, ... outside its range
+    │   ├── EmptyInputError                a tensor or list without elements
+    │   ├── ShapeError                     sides, weights or labels whose shapes disagree
+    │   ├── VocabularyError                class counts or vocabulary maps that do not fit
+    │   ├── DtypeError                     integer logits, labels that are not int64, ...
+    │   ├── DeviceError                    tensors on different devices
+    │   ├── LabelError                     labels outside the vocabulary, or missing
+    │   ├── WeightError                    token, layer or teacher weights that are negative, not finite or sum to 0
+    │   ├── TeacherError                   a TopK, Sampled or Mixture that contradicts itself
+    │   ├── CompatibilityError             a divergence that cannot take this kind of teacher or student
+    │   ├── NonFiniteError                 NaN or infinite logits
+    │   └── InfiniteDivergenceError        one side excludes an outcome to which the other gives mass
+    ├── BackendError (ValueError)          a backend that is unknown or cannot run here
+    └── DoubleBackwardError (RuntimeError) a second derivative was asked for
+
+    ConventionWarning (UserWarning)        a setting whose meaning depends on a convention
+
+Each message says what came, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "CompatibilityError",
+    "ConventionWarning",
+    "DeviceError",
+    "DoubleBackwardError",
+    "DtypeError",
+    "EmptyInputError",
+    "InfiniteDivergenceError",
+    "InputError",
+    "LabelError",
+    "NonFiniteError",
+    "ParameterError",
+    "ShapeError",
+    "TeacherError",
+    "TutelageError",
+    "VocabularyError",
+    "WeightError",
+]
+
+
+class TutelageError(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class InputError(TutelageError, ValueError):
+    """What was handed over cannot be used; the subclass says in which respect."""
+
+
+class ParameterError(InputError):
+    """A number outside its range: temperature, weight, alpha, beta, smoothing, ..."""
+
+
+class EmptyInputError(InputError):
+    """A tensor or a list without elements: no value would be right."""
+
+
+class ShapeError(InputError):
+    """Two sides, weights or labels whose shapes do not belong together."""
+
+
+class VocabularyError(InputError):
+    """Class counts that differ without a `VocabularyMap`, or a map that does not fit."""
+
+
+class DtypeError(InputError):
+    """A tensor whose element type has no meaning in its place."""
+
+
+class DeviceError(InputError):
+    """Tensors of one call that lie on different devices."""
+
+
+class LabelError(InputError):
+    """Labels outside the vocabulary, or labels that a divergence needs and did not get."""
+
+
+class WeightError(InputError):
+    """Weights that are negative, not finite, or that leave nothing to average."""
+
+
+class TeacherError(InputError):
+    """A `TopK`, `Sampled` or `Mixture` whose contents contradict each other."""
+
+
+class CompatibilityError(InputError):
+    """A divergence that has no meaning for this kind of student or teacher."""
+
+
+class NonFiniteError(InputError):
+    """NaN or infinite numbers where logits were expected."""
+
+
+class InfiniteDivergenceError(InputError):
+    """The divergence is infinite: one side gives mass to what the other excludes with a logit of -inf."""
+
+
+class BackendError(TutelageError, ValueError):
+    """A backend that does not exist, or that cannot run what was asked."""
+
+
+class DoubleBackwardError(TutelageError, RuntimeError):
+    """A second derivative was asked for; losses give values and first derivatives."""
+
+
+class ConventionWarning(UserWarning):
+    """A setting that is legal, but whose meaning rests on a convention worth knowing."""

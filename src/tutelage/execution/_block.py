@@ -1,0 +1,248 @@
+"""One block of rows: all terms on it, value and gradient. Pure tensors in, tensors out; every backend runs this.
+
+Legend: n rows of the block, V compared columns, K kept ids, J terms; p the teacher, q the student; T temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tutelage.divergences import Divergence, PerToken, Pointwise
+from tutelage.execution._readers import (
+    Columns,
+    Dense,
+    OneHot,
+    Reader,
+    Samples,
+    Scalar,
+    SmoothedLabels,
+    Sparse,
+    Transform,
+    log_softmax,
+)
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """What one term compares: static, so that a block can be compiled for it."""
+
+    divergence: Divergence
+    teacher: int
+    temperature: int
+    """Places in the plan's lists of teachers and temperatures."""
+    shared: bool
+    """Whether the comparison is restricted to the columns of the vocabulary map; labels are not."""
+    trains: bool
+    """False for a term of weight 0: its value is wanted, its gradient is not."""
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """Everything about a block that is not a tensor."""
+
+    terms: tuple[TermSpec, ...]
+    readers: tuple[Reader, ...]
+    student: Transform
+    columns: Columns
+    dtype: torch.dtype
+    """What is computed in: float32, or float64 if a side is."""
+
+
+@dataclass
+class BlockInputs:
+    """The tensors of one block."""
+
+    student: Tensor
+    """The raw output of the student's head (n, all columns), of any floating dtype."""
+    teachers: list[list[Tensor]]
+    coefficients: Tensor | None
+    """(J, n): the factor of each row's gradient; None for values alone."""
+    labels: Tensor | None
+    """(n,): places among the compared columns, for divergences that need them."""
+    keep: Tensor | None
+    """(J, n) bool: False for rows that must not leave a trace; None if all rows of the block count for all terms."""
+    temperatures: Sequence[Scalar]
+    student_ids: Tensor | None
+    """The student's compared columns; None for a prefix or all."""
+    teacher_ids: Tensor | None
+
+    def map_rows(self, function: Callable[[Tensor, int], Tensor]) -> BlockInputs:
+        """Return the inputs with a function of (tensor, dimension of its rows) applied to all that have rows."""
+
+        def along(tensor: Tensor | None, dim: int) -> Tensor | None:
+            return None if tensor is None else function(tensor, dim)
+
+        return replace(
+            self,
+            student=function(self.student, 0),
+            teachers=[[function(tensor, 0) for tensor in tensors] for tensors in self.teachers],
+            coefficients=along(self.coefficients, 1),
+            labels=along(self.labels, 0),
+            keep=along(self.keep, 1),
+        )
+
+
+def run_block(spec: BlockSpec, inputs: BlockInputs) -> tuple[Tensor, Tensor | None]:
+    """Return the values of all terms (J, n), and the gradient on the student's raw output (n, all columns)."""
+    logits = spec.student.apply(inputs.student.to(spec.dtype))
+    shared = spec.columns.take(logits, inputs.student_ids)
+    soft: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
+    values: list[Tensor] = []
+    gradient: Tensor | None = None
+    for index, term in enumerate(spec.terms):
+        block = _TermBlock(spec, term, index, inputs, shared if term.shared else logits, soft)
+        value, addend = block.evaluate()
+        values.append(value if block.keep is None else torch.where(block.keep, value, 0.0))
+        if addend is None:
+            continue
+        if block.keep is not None:
+            addend = torch.where(block.keep[:, None], addend, 0.0)
+        if addend.shape[1] == logits.shape[1] and (inputs.student_ids is None or not term.shared):
+            gradient = addend if gradient is None else gradient.add_(addend)
+        else:
+            gradient = torch.zeros_like(logits) if gradient is None else gradient
+            spec.columns.add(gradient, addend, inputs.student_ids)
+    if gradient is not None:
+        gradient = spec.student.backward(gradient, logits)
+    return torch.stack(values), gradient
+
+
+def value_and_gradient(function: Callable[[Tensor], Tensor], logits: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the value of a function of the logits, and the gradient of its sum weighted by `upstream`."""
+    value, pull = torch.func.vjp(function, logits)[:2]
+    (gradient,) = pull(upstream)
+    return value, gradient
+
+
+class _TermBlock:
+    """One term on one block; `evaluate` returns values (n,) and the weighted gradient on the compared logits (n, V)."""
+
+    def __init__(
+        self,
+        spec: BlockSpec,
+        term: TermSpec,
+        index: int,
+        inputs: BlockInputs,
+        logits: Tensor,
+        soft: dict[tuple[int, bool], tuple[Tensor, Tensor]],
+    ) -> None:
+        self.term, self.inputs, self.logits, self.soft = term, inputs, logits, soft
+        self.dtype = spec.dtype
+        self.reader = spec.readers[term.teacher]
+        self.tensors = inputs.teachers[term.teacher]
+        self.teacher_ids = inputs.teacher_ids if term.shared else None
+        self.temperature = inputs.temperatures[term.temperature]
+        coefficients = inputs.coefficients if term.trains else None
+        self.coefficient = None if coefficients is None else coefficients[index][:, None]
+        self.keep = None if inputs.keep is None else inputs.keep[index]
+
+    def evaluate(self) -> tuple[Tensor, Tensor | None]:
+        divergence, reader = self.term.divergence, self.reader
+        if isinstance(divergence, PerToken):
+            assert isinstance(reader, Dense)
+            return self._per_token(divergence, reader)
+        assert isinstance(divergence, Pointwise)
+        if isinstance(reader, Dense):
+            log_p = reader.log_p(self.tensors, self.teacher_ids, self.dtype, self.temperature)
+            return self._dense(divergence, log_p)
+        if isinstance(reader, SmoothedLabels):
+            return self._dense(divergence, reader.log_p(self._kept(self.tensors[0]), self.logits.shape[1], self.dtype))
+        if isinstance(reader, Samples):
+            return self._samples()
+        return self._sparse(divergence, reader)
+
+    def _student(self) -> tuple[Tensor, Tensor]:
+        """Return log q and q (n, V), made once for all terms of the same temperature and columns."""
+        key = (self.term.temperature, self.term.shared)
+        if key not in self.soft:
+            log_q = log_softmax(self.logits, self.temperature)
+            self.soft[key] = log_q, log_q.exp()
+        return self.soft[key]
+
+    def _kept(self, ids: Tensor) -> Tensor:
+        """Return ids (n,) or (n, K) with a harmless one in rows that do not count, whose ids may be anything."""
+        if self.keep is None:
+            return ids
+        return torch.where(self.keep if ids.dim() == 1 else self.keep[:, None], ids, 0)
+
+    def _row_factor(self) -> Tensor:
+        assert self.coefficient is not None
+        return self.coefficient / self.temperature
+
+    def _dense(self, divergence: Pointwise, log_p: Tensor) -> tuple[Tensor, Tensor | None]:
+        log_q, q = self._student()
+        p = log_p.exp()
+        value = divergence.term(log_p, log_q, p, q).sum(-1)
+        if self.coefficient is None:
+            return value, None
+        slope = divergence.slope(log_p, log_q, p, q)
+        gradient = torch.addcmul(slope, q, slope.sum(-1, keepdim=True), value=-1)
+        return value, gradient.mul_(self._row_factor())
+
+    def _per_token(self, divergence: PerToken, reader: Dense) -> tuple[Tensor, Tensor | None]:
+        teacher = reader.logits(self.tensors, self.teacher_ids, self.dtype, self.temperature)
+        labels = None if self.inputs.labels is None else self._kept(self.inputs.labels)
+        if self.coefficient is None:
+            return divergence.per_token(self.logits, teacher, self.temperature, labels), None
+        return value_and_gradient(
+            lambda logits: divergence.per_token(logits, teacher, self.temperature, labels),
+            self.logits,
+            self.coefficient.squeeze(1),
+        )
+
+    def _sparse(self, divergence: Pointwise, reader: Sparse | OneHot) -> tuple[Tensor, Tensor | None]:
+        ids, log_p = self._kept_ids_and_log_p(reader)
+        logits, width = self.logits, self.logits.shape[1]
+        if isinstance(reader, Sparse) and reader.mapped:
+            # Ids outside the vocabulary map meet in one more column, to which the student gives nothing.
+            logits = torch.nn.functional.pad(logits, (0, 1), value=-torch.inf)
+        scaled = (logits - logits.amax(-1, keepdim=True)) / self.temperature
+        kept = scaled.gather(1, ids)
+        bucket = log_p.shape[1] > ids.shape[1]
+        if bucket:
+            scaled = scaled.scatter_(1, ids, -torch.inf)
+            tail = scaled.logsumexp(-1, keepdim=True)
+            log_q = log_softmax(torch.cat([kept, tail], -1), 1.0)
+        else:
+            log_q = log_softmax(kept, 1.0)
+        p, q = log_p.exp(), log_q.exp()
+        value = divergence.term(log_p, log_q, p, q).sum(-1)
+        if self.coefficient is None:
+            return value, None
+        slope = divergence.slope(log_p, log_q, p, q)
+        small = (slope - q * slope.sum(-1, keepdim=True)) * self._row_factor()
+        if bucket:
+            # The bucket's gradient goes to its outcomes in proportion to q; kept ones have exp(-inf) = 0 here.
+            gradient = torch.exp(scaled - torch.where(tail == -torch.inf, 0.0, tail)).mul_(small[:, -1:])
+        else:
+            gradient = torch.zeros_like(scaled)
+        gradient = gradient.scatter_add_(1, ids, small[:, : ids.shape[1]])
+        return value, gradient[:, :width]
+
+    def _kept_ids_and_log_p(self, reader: Sparse | OneHot) -> tuple[Tensor, Tensor]:
+        if isinstance(reader, OneHot):
+            ids = self._kept(self.tensors[0])[:, None]
+            certain = torch.zeros(ids.shape, dtype=self.dtype, device=ids.device)
+            return ids, torch.nn.functional.pad(certain, (0, 1), value=-torch.inf)
+        ids = self._kept(self.tensors[0])
+        log_p = reader.log_p(self.tensors, self.dtype, self.temperature, self.term.temperature)
+        if reader.mapped:
+            mapped = ids < self.logits.shape[1]
+            mapped = torch.nn.functional.pad(mapped, (0, log_p.shape[1] - ids.shape[1]), value=True)
+            log_p = log_softmax(torch.where(mapped, log_p, -torch.inf), 1.0)
+        return ids, log_p
+
+    def _samples(self) -> tuple[Tensor, Tensor | None]:
+        log_q, q = self._student()
+        ids, weights = self._kept(self.tensors[0]), self.tensors[1].to(self.dtype)
+        value = -(weights * log_q.gather(1, ids)).sum(-1)
+        if len(self.tensors) == 3:
+            value = value - self.tensors[2].to(self.dtype)
+        if self.coefficient is None:
+            return value, None
+        factor = self._row_factor()
+        return value, (q * factor).scatter_add_(1, ids, -weights * factor)

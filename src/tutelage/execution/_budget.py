@@ -1,0 +1,67 @@
+"""How many bytes of logits exist at once: the one place where block sizes come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+
+from tutelage.errors import ParameterError
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes for the logits of a chunk, over all heads, and for one float matrix of a block."""
+
+    chunk_bytes: int
+    block_bytes: int
+
+    def chunk_rows(self, widths: Sequence[int], count: int, at_least: int) -> int:
+        """Return how many rows the heads turn into logits at once; `widths` are bytes per row."""
+        return max(at_least, min(count, self.chunk_bytes // sum(widths)))
+
+    def block_rows(self, width: int, count: int) -> int:
+        """Return how many rows one call of the block function sees."""
+        return max(1, min(count, self.block_bytes // width))
+
+
+# Chosen by benchmarks/sweep.py on 2 cores with 1 MiB of L2 each and 32 MiB of L3: blocks of 2 MiB keep the half dozen
+# matrices of a block in cache, chunks of 128 MiB make the products as fast as unchunked ones.
+_CPU = Budget(chunk_bytes=128 * _MIB, block_bytes=2 * _MIB)
+# A GPU wants few, large launches: a block is a whole chunk.
+_GPU = Budget(chunk_bytes=512 * _MIB, block_bytes=512 * _MIB)
+
+_override: ContextVar[Budget | None] = ContextVar("tutelage_budget", default=None)
+
+
+def budget_for(device: torch.device) -> Budget:
+    """Return the budget in force on a device."""
+    return _override.get() or (_CPU if device.type == "cpu" else _GPU)
+
+
+@contextmanager
+def byte_budget(chunk_bytes: int, block_bytes: int | None = None) -> Iterator[None]:
+    """Set the bytes of logits that may exist at once, for the calls inside the `with` block.
+
+    chunk_bytes: for the logits that heads make at once, of all models together; block_bytes: for each of the matrices
+    the terms work on, chunk_bytes unless given. The result does not depend on them but for rounding.
+
+    >>> import torch, tutelage as tl
+    >>> with tl.execution.byte_budget(64 * 2**20, block_bytes=2**20):
+    ...     tl.divergence(torch.zeros(2, 3), torch.zeros(2, 3)).item()
+    0.0
+    """
+    block_bytes = chunk_bytes if block_bytes is None else block_bytes
+    for name, value in (("chunk_bytes", chunk_bytes), ("block_bytes", block_bytes)):
+        if not isinstance(value, int) or value < 1:
+            raise ParameterError(f"byte_budget({name}={value!r}): expected a number of bytes >= 1")
+    token = _override.set(Budget(chunk_bytes, block_bytes))
+    try:
+        yield
+    finally:
+        _override.reset(token)

@@ -1,0 +1,175 @@
+"""From a student and its jobs to a plan: rows flattened, teachers as readers and sources, shapes checked.
+
+Legend: N rows, V compared columns, J terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tutelage.distributions import Distribution, HeadStates, Labels, Logits
+from tutelage.errors import DeviceError, DtypeError, LabelError, ShapeError, VocabularyError
+from tutelage.execution._block import BlockSpec, TermSpec
+from tutelage.execution._compatibility import check_compatible
+from tutelage.execution._readers import Columns, Transform
+from tutelage.execution._sources import Job, Source, make_source
+from tutelage.vocabulary import VocabularyMap
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that is known about one call before a row of it is computed."""
+
+    student: Logits | HeadStates
+    jobs: list[Job]
+    spec: BlockSpec
+    sources: list[Source]
+    temperatures: tuple[float, ...]
+    weights: Tensor | None
+    """(J, N), or None if every row counts once for every term."""
+    labels: Tensor | None
+    vocabulary: VocabularyMap | None
+    student_ids: Tensor | None
+    teacher_ids: Tensor | None
+    rows: int
+    device: torch.device
+
+    @property
+    def columns(self) -> int:
+        """V, the number of columns that are compared."""
+        return self.student.vocabulary_size if self.vocabulary is None else self.vocabulary.length
+
+
+def make_plan(
+    student: Distribution, jobs: Sequence[Job], labels: Tensor | None = None, vocabulary: VocabularyMap | None = None
+) -> Plan:
+    """Check everything that needs no look at values, and lay the call out."""
+    for job in jobs:
+        check_compatible(job.divergence, student, job.teacher)
+    assert isinstance(student, (Logits, HeadStates))
+    device = _check_devices(student, jobs, labels)
+    for job in jobs:
+        _check_shapes(student, job, labels, vocabulary)
+
+    teachers = list({id(job.teacher): job.teacher for job in jobs}.values())
+    temperatures = tuple(sorted({float(job.temperature) for job in jobs}))
+    sources = [
+        make_source(teacher, [job for job in jobs if job.teacher is teacher], temperatures, student, vocabulary)
+        for teacher in teachers
+    ]
+    order = {id(teacher): place for place, teacher in enumerate(teachers)}
+    terms = tuple(
+        TermSpec(
+            job.divergence,
+            teacher=order[id(job.teacher)],
+            temperature=temperatures.index(float(job.temperature)),
+            shared=not isinstance(job.teacher, Labels),
+            trains=job.trains,
+        )
+        for job in jobs
+    )
+    spec = BlockSpec(
+        terms,
+        tuple(source.reader for source in sources),
+        Transform(student.softcap, student.scale),
+        Columns(None if vocabulary is None else vocabulary.length),
+        _dtype(student, jobs),
+    )
+    needs_labels = labels is not None and any(job.divergence.needs_labels for job in jobs)
+    return Plan(
+        student=student,
+        jobs=list(jobs),
+        spec=spec,
+        sources=sources,
+        temperatures=temperatures,
+        weights=_weights(jobs, student.batch_shape, spec.dtype, device),
+        labels=_label_places(labels, vocabulary) if needs_labels else None,
+        vocabulary=vocabulary,
+        student_ids=None if vocabulary is None else vocabulary.ids("student", device),
+        teacher_ids=None if vocabulary is None else vocabulary.ids("teacher", device),
+        rows=student.batch_shape.numel(),
+        device=device,
+    )
+
+
+def _dtype(student: Distribution, jobs: Sequence[Job]) -> torch.dtype:
+    sides = [student, *(job.teacher for job in jobs)]
+    has_double = any(tensor.dtype == torch.float64 for side in sides for _, tensor in side.tensors())
+    return torch.float64 if has_double else torch.float32
+
+
+def _weights(jobs: Sequence[Job], batch_shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    if all(job.weights is None for job in jobs):
+        return None
+    ones = torch.ones(batch_shape, dtype=dtype, device=device)
+    return torch.stack([(ones if job.weights is None else job.weights.detach().to(dtype)).reshape(-1) for job in jobs])
+
+
+def _label_places(labels: Tensor | None, vocabulary: VocabularyMap | None) -> Tensor | None:
+    if labels is None:
+        return None
+    return labels.reshape(-1) if vocabulary is None else vocabulary.places("student", labels.reshape(-1))
+
+
+def _check_devices(student: Distribution, jobs: Sequence[Job], labels: Tensor | None) -> torch.device:
+    name, first = next(iter(student.tensors()))
+    named = [(f"student.{name}", tensor) for name, tensor in student.tensors()]
+    for job in jobs:
+        named += [(f"{type(job.teacher).__name__}.{name}", tensor) for name, tensor in job.teacher.tensors()]
+        named += [] if job.weights is None else [("token_weights", job.weights)]
+    named += [] if labels is None else [("labels", labels)]
+    for other, tensor in named:
+        if tensor.device != first.device:
+            raise DeviceError(
+                f"{other} is on {tensor.device} and student.{name} on {first.device}; move all tensors of one call "
+                "to one device"
+            )
+    return first.device
+
+
+def _check_shapes(
+    student: Logits | HeadStates, job: Job, labels: Tensor | None, vocabulary: VocabularyMap | None
+) -> None:
+    rows, teacher = student.batch_shape, job.teacher
+    if teacher.batch_shape != rows:
+        raise ShapeError(
+            f"the student has rows {tuple(rows)} and the teacher ({type(teacher).__name__}) "
+            f"{tuple(teacher.batch_shape)}; "
+            "expected the same leading dimensions on both sides"
+        )
+    size = teacher.vocabulary_size
+    if vocabulary is not None:
+        vocabulary.check("student", student.vocabulary_size)
+        if size is not None:
+            vocabulary.check("teacher", size)
+    elif size is not None and size != student.vocabulary_size:
+        raise VocabularyError(
+            f"the student has {student.vocabulary_size} outcomes and the teacher {size}; if some of them are the "
+            "same, name "
+            "them: vocabulary=VocabularyMap.prefix(n) where the first n ids agree, or VocabularyMap(student_ids, "
+            "teacher_ids)"
+        )
+    if job.weights is not None:
+        if not isinstance(job.weights, Tensor) or job.weights.dtype.is_complex:
+            raise DtypeError(f"token_weights are {_type(job.weights)}; expected a tensor of numbers or booleans")
+        if job.weights.shape != rows:
+            raise ShapeError(
+                f"token_weights have shape {tuple(job.weights.shape)}; expected {tuple(rows)}, one per row"
+            )
+    if job.divergence.needs_labels:
+        if labels is None:
+            raise LabelError(
+                f"{job.divergence.kind} treats the labelled outcome apart; pass labels, int64, shape {tuple(rows)}"
+            )
+        if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+            raise DtypeError(f"labels are {_type(labels)}; expected torch.int64")
+        if labels.shape != rows:
+            raise ShapeError(f"labels have shape {tuple(labels.shape)}; expected {tuple(rows)}, one per row")
+
+
+def _type(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,287 @@
+"""Door 2: ready-made modules on tensors, called with (student, teacher, labels). No formula stands in them.
+
+Each is an `Objective` with its terms filled in. Values are means over the rows, so a batch is the mean of its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.distributions import Labels, Logits, Mixture, check_shares, check_temperature, shares_of
+from tutelage.divergences import Divergence, ForwardKL, LogitCosine, LogitMSE
+from tutelage.errors import CompatibilityError, EmptyInputError, ParameterError, ShapeError, WeightError
+from tutelage.execution import dense_logits
+from tutelage.objective import Objective, Term
+
+Loss = Divergence | Term | Sequence[Term]
+"""What a module accepts as its loss: a divergence, a `Term` with its temperature and weight, or a list of them."""
+
+
+def _terms(loss: Loss) -> list[Term]:
+    if isinstance(loss, Divergence):
+        return [Term(loss)]
+    terms = [loss] if isinstance(loss, Term) else list(loss)
+    if not terms:
+        raise EmptyInputError("the list of terms is empty; give at least one Term")
+    for term in terms:
+        if not isinstance(term, Term):
+            raise CompatibilityError(f"the loss holds {term!r}; expected a divergence, a Term, or a list of Terms")
+    return terms
+
+
+def _soft_and_hard(soft: Sequence[Term], hard_weight: float) -> Objective:
+    """Return the objective of soft terms to "teacher" and the cross-entropy to "labels", without terms of weight 0."""
+    terms = {f"soft{i}": replace(term, teacher="teacher") for i, term in enumerate(soft) if term.weight}
+    if hard_weight:
+        terms["hard"] = Term(ForwardKL(), teacher="labels", weight=hard_weight)
+    return Objective(terms)
+
+
+def _check_alpha(name: str, alpha: float) -> None:
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+        raise ParameterError(f"{name}={alpha!r}: expected a share in [0, 1]")
+
+
+class DistillationLoss(nn.Module):
+    """The classic distillation loss: a softened divergence to the teacher and the cross-entropy to the labels.
+
+    `alpha T² divergence(softmax(t/T), softmax(z/T)) + (1 - alpha) CE(z, labels)`, t the teacher's logits, z the
+    student's; alpha is the weight of the soft term. Shapes (..., V), (..., V), labels (...) int64 -> ().
+    Errors: `ParameterError` unless temperature > 0 and 0 <= alpha <= 1; on the call subclasses of `InputError`.
+
+    >>> import torch, tutelage as tl
+    >>> loss = tl.DistillationLoss(temperature=2.0, alpha=0.7)
+    >>> student, teacher = torch.tensor([[2.0, 1.0, 0.5]]), torch.tensor([[1.5, 1.2, 0.8]])
+    >>> round(loss(student, teacher, torch.tensor([0])).item(), 7)
+    0.1869891
+
+    Paper: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network".
+    """
+
+    def __init__(self, temperature: float = 4.0, alpha: float = 0.7, divergence: Divergence = ForwardKL()) -> None:
+        super().__init__()
+        _check_alpha("alpha", alpha)
+        self.temperature, self.alpha, self.divergence = temperature, alpha, divergence
+        self.objective = _soft_and_hard([Term(divergence, weight=alpha, temperature=temperature)], 1 - alpha)
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss, mean over rows."""
+        return self.objective(student, {"teacher": teacher, "labels": Labels(labels)}).loss
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}, alpha={self.alpha}, divergence={self.divergence}"
+
+
+class ResponseDistiller(nn.Module):
+    """Any soft loss and the cross-entropy, each with a weight of its own.
+
+    `hard_label_weight CE(z, labels) + soft_label_weight soft_loss(z, t)`, t the teacher's logits, z the student's. The
+    weights need not sum to 1. soft_loss: a divergence, a `Term` (temperature, T² and weight), or a list of terms.
+    Shapes (..., V), (..., V), labels (...) int64 -> (). Errors: `ParameterError`; on the call `InputError`.
+
+    >>> import torch, tutelage as tl
+    >>> distiller = tl.ResponseDistiller.balanced()
+    >>> student, teacher = torch.tensor([[2.0, 1.0, 0.5]]), torch.tensor([[1.5, 1.2, 0.8]])
+    >>> round(distiller(student, teacher, torch.tensor([0])).item(), 4)
+    0.2653
+    """
+
+    def __init__(
+        self, soft_loss: Loss = ForwardKL(), hard_label_weight: float = 0.5, soft_label_weight: float = 0.5
+    ) -> None:
+        super().__init__()
+        terms = _terms(soft_loss)
+        for name, weight in (("hard_label_weight", hard_label_weight), ("soft_label_weight", soft_label_weight)):
+            check_shares(name, [weight, 1.0], 2)
+        if hard_label_weight == 0 and soft_label_weight == 0:
+            raise WeightError("hard_label_weight and soft_label_weight are both 0; nothing would be trained")
+        self.soft_loss = soft_loss
+        self.hard_label_weight, self.soft_label_weight = hard_label_weight, soft_label_weight
+        soft = [replace(term, weight=soft_label_weight * term.weight) for term in terms]
+        self.objective = _soft_and_hard(soft, hard_label_weight)
+
+    @classmethod
+    def pure_kl(cls, temperature: float = 4.0) -> ResponseDistiller:
+        """Return the distiller of T² times the forward KL alone."""
+        return cls(Term(ForwardKL(), temperature=temperature), hard_label_weight=0.0, soft_label_weight=1.0)
+
+    @classmethod
+    def balanced(cls) -> ResponseDistiller:
+        """Return the distiller with half the weight on each part, at temperature 4."""
+        return cls(Term(ForwardKL(), temperature=4.0), hard_label_weight=0.5, soft_label_weight=0.5)
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss, mean over rows."""
+        return self.objective(student, {"teacher": teacher, "labels": Labels(labels)}).loss
+
+    def extra_repr(self) -> str:
+        return (
+            f"soft_loss={self.soft_loss}, hard_label_weight={self.hard_label_weight}, "
+            f"soft_label_weight={self.soft_label_weight}"
+        )
+
+
+class FeatureDistiller(nn.Module):
+    """A weighted sum of losses between the activations of paired layers.
+
+    `sum_i weight_i loss_i(student_i, teacher_i)`, each loss over the last dimension, mean over the others. The weights
+    are used as they are given. Features: two lists of tensors, (..., D_i) on both sides.
+    Errors: `EmptyInputError`, `WeightError`; on the call `ShapeError` for lists of the wrong length, `InputError`.
+
+    >>> import torch, tutelage as tl
+    >>> distiller = tl.FeatureDistiller.uniform_mse(2)
+    >>> zeros, ones = torch.zeros(4, 3), torch.ones(4, 3)
+    >>> distiller([zeros, zeros], [ones, zeros]).item()
+    0.5
+    """
+
+    def __init__(self, layers: Sequence[tuple[float, Loss]]) -> None:
+        super().__init__()
+        if not layers:
+            raise EmptyInputError("FeatureDistiller([]): give at least one layer")
+        self.weights = [weight for weight, _ in layers]
+        check_shares("layer weights", self.weights, len(layers))
+        self.losses = [_terms(loss) for _, loss in layers]
+
+    @classmethod
+    def uniform_mse(cls, n_layers: int) -> FeatureDistiller:
+        """Return the distiller that averages the mean squared error over n layers."""
+        if not isinstance(n_layers, int) or n_layers < 1:
+            raise ParameterError(f"uniform_mse({n_layers!r}): expected a number of layers >= 1")
+        return cls.with_weights([1 / n_layers] * n_layers, LogitMSE())
+
+    @classmethod
+    def with_weights(cls, weights: Sequence[float], loss: Loss) -> FeatureDistiller:
+        """Return the distiller with one weight per layer and the same loss on each."""
+        return cls([(weight, loss) for weight in weights])
+
+    @property
+    def n_layers(self) -> int:
+        """The number of layer pairs."""
+        return len(self.weights)
+
+    def normalize_weights(self) -> FeatureDistiller:
+        """Return the same distiller with its weights as shares of their sum."""
+        shares = shares_of(self.weights, self.n_layers)
+        return FeatureDistiller(list(zip(shares, self.losses, strict=True)))
+
+    def layer_loss(self, i: int, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of layer i, before its weight."""
+        if not -self.n_layers <= i < self.n_layers:
+            raise ParameterError(f"layer {i} does not exist; the distiller has layers 0 to {self.n_layers - 1}")
+        objective = Objective({f"term{j}": replace(term, teacher="teacher") for j, term in enumerate(self.losses[i])})
+        return objective(student, {"teacher": teacher}).loss
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Return the weighted sum over all layers."""
+        if len(student) != self.n_layers or len(teacher) != self.n_layers:
+            raise ShapeError(
+                f"{len(student)} student and {len(teacher)} teacher features came for {self.n_layers} layers; "
+                "expected one "
+                "each per layer"
+            )
+        pairs = enumerate(zip(student, teacher, strict=True))
+        return torch.stack([self.weights[i] * self.layer_loss(i, s, t) for i, (s, t) in pairs]).sum()
+
+    def extra_repr(self) -> str:
+        return f"weights={self.weights}, losses={self.losses}"
+
+
+class EnsembleDistiller(nn.Module):
+    """Distillation from several teachers, whose logits or probabilities are averaged after the temperature.
+
+    `alpha T² KL(mixture of the teachers at T || softmax(z/T)) + (1 - alpha) CE(z, labels)`, z the student's logits.
+    weights: one >= 0 per teacher, used as shares of their sum; space: "logit" or "probability" (see `Mixture`).
+    Called with (student, [teacher, ...], labels, alpha). Errors: `WeightError`, `ParameterError`, `EmptyInputError`; on
+    the call `ShapeError` for another number of teachers, `InputError`.
+
+    >>> import torch, tutelage as tl
+    >>> ensemble = tl.EnsembleDistiller([1.0, 3.0], temperature=2.0)
+    >>> ensemble.combine([torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 1.0]])])
+    tensor([[2.5000, 2.0000, 1.5000]])
+    """
+
+    def __init__(self, weights: Sequence[float], temperature: float = 4.0, space: str = "logit") -> None:
+        super().__init__()
+        if len(weights) == 0:
+            raise EmptyInputError("EnsembleDistiller([]): give at least one teacher's weight")
+        check_shares("teacher weights", weights, len(weights))
+        check_temperature(temperature)
+        if space not in ("logit", "probability"):
+            raise ParameterError(f"EnsembleDistiller(space={space!r}): expected 'logit' or 'probability'")
+        self.weights = list(shares_of(weights, len(weights)))
+        self.temperature, self.space = temperature, space
+
+    @classmethod
+    def uniform(cls, n: int, temperature: float = 4.0) -> EnsembleDistiller:
+        """Return the ensemble of n teachers that count equally."""
+        if not isinstance(n, int) or n < 1:
+            raise ParameterError(f"uniform({n!r}): expected a number of teachers >= 1")
+        return cls([1.0] * n, temperature)
+
+    def _mixture(self, teachers: Sequence[Tensor]) -> Mixture:
+        if len(teachers) != len(self.weights):
+            raise ShapeError(f"{len(teachers)} teachers came for {len(self.weights)} weights; expected one each")
+        return Mixture(
+            [Logits(teacher) for teacher in teachers], self.weights, "logit" if self.space == "logit" else "probability"
+        )
+
+    def combine(self, teachers: Sequence[Tensor]) -> Tensor:
+        """Return the ensemble's logits (..., V): `softmax(combined / T)` is its distribution at the temperature."""
+        return dense_logits(self._mixture(teachers), self.temperature)
+
+    def forward(self, student: Tensor, teachers: Sequence[Tensor], labels: Tensor, alpha: float = 0.7) -> Tensor:
+        """Return the loss, mean over rows; alpha is the weight of the soft term."""
+        _check_alpha("alpha", alpha)
+        soft = Term(ForwardKL(), weight=alpha, temperature=self.temperature)
+        objective = _soft_and_hard([soft], 1 - alpha)
+        return objective(student, {"teacher": self._mixture(teachers), "labels": Labels(labels)}).loss
+
+    def extra_repr(self) -> str:
+        return f"weights={self.weights}, temperature={self.temperature}, space={self.space!r}"
+
+
+class ProgressiveDistiller(nn.Module):
+    """The distillation loss on the logits and a loss on hidden layers, in convex combination.
+
+    `(1 - beta) DistillationLoss(T, alpha) + beta sum_i share_i loss(student_hidden_i, teacher_hidden_i)`. The layer
+    weights are used as shares of their sum; loss is the cosine distance unless given. Hidden states: two lists of
+    tensors, (..., D_i) on both sides; a projector belongs to the caller.
+    Errors: `WeightError`, `ParameterError`; on the call `ShapeError`, `InputError`.
+
+    >>> import torch, tutelage as tl
+    >>> distiller = tl.ProgressiveDistiller([1.0, 1.0], temperature=2.0)
+    >>> logits, hidden = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]])
+    >>> distiller(logits, logits, torch.tensor([1]), student_hidden=[hidden, hidden], teacher_hidden=[hidden, -hidden],
+    ...     alpha=1.0, beta=0.5).item()
+    0.5
+    """
+
+    def __init__(self, layer_weights: Sequence[float], temperature: float = 4.0, loss: Loss = LogitCosine()) -> None:
+        super().__init__()
+        check_temperature(temperature)
+        self.temperature = temperature
+        self.features = FeatureDistiller.with_weights(layer_weights, loss).normalize_weights()
+
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        labels: Tensor,
+        student_hidden: Sequence[Tensor],
+        teacher_hidden: Sequence[Tensor],
+        alpha: float = 0.7,
+        beta: float = 0.3,
+    ) -> Tensor:
+        """Return the loss, mean over rows; alpha weighs the soft term, beta the hidden layers."""
+        _check_alpha("beta", beta)
+        response: Tensor = DistillationLoss(self.temperature, alpha)(student, teacher, labels)
+        hidden: Tensor = self.features(student_hidden, teacher_hidden)
+        return (1 - beta) * response + beta * hidden
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}"

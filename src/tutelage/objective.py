@@ -1,0 +1,288 @@
+"""One weighted, named sum of terms: what is trained, written down once.
+
+`loss = sum_t weight_t * T_t^power_t * part_t`, `part_t = sum_i w_ti d_ti / normaliser_t`: d the divergence of a row in
+nats per token, w its token weight, and the power the one that the divergence declares (2 for the KLs).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.distributions import Distribution, HeadStates, Labels, Logits, check_temperature
+from tutelage.divergences import Divergence, check_divergence
+from tutelage.errors import (
+    CompatibilityError,
+    EmptyInputError,
+    ParameterError,
+    ShapeError,
+    TeacherError,
+    WeightError,
+)
+from tutelage.execution import (
+    Job,
+    as_student,
+    as_teacher,
+    divergence,
+    inverse,
+    sum_of_weights,
+    weighted_sum,
+)
+from tutelage.vocabulary import VocabularyMap
+
+
+@dataclass(frozen=True)
+class Term:
+    """One divergence to one teacher, with its weight and temperature. T² is applied here and nowhere else.
+
+    `weight * T^power * divergence(student, teacher, T)`: the gradient of a softened divergence shrinks with a power of
+    1/T, which the divergence declares as `temperature_power`; the factor keeps it from vanishing against other terms.
+
+    divergence: what is measured; teacher: the name under which the teacher is passed; weight >= 0, finite (0: the part
+    is reported, not trained); temperature > 0, of both sides; scale_by_temperature: False leaves out the factor.
+    Errors: `ParameterError`, `CompatibilityError`.
+
+    >>> import tutelage as tl
+    >>> tl.Term(tl.ForwardKL(), temperature=2.0, weight=0.5).factor
+    2.0
+
+    Paper: Hinton, Vinyals, Dean 2015, section 2, on the factor T².
+    """
+
+    divergence: Divergence
+    teacher: str = "teacher"
+    weight: float = 1.0
+    temperature: float = 1.0
+    scale_by_temperature: bool = True
+
+    def __post_init__(self) -> None:
+        check_divergence("Term.divergence", self.divergence)
+        if not isinstance(self.teacher, str):
+            raise ParameterError(
+                f"Term(teacher={self.teacher!r}): expected the name of a teacher; pass its output to the call"
+            )
+        _check_weight("Term", self.weight)
+        check_temperature(self.temperature)
+
+    @property
+    def trained(self) -> tuple[Divergence, float]:
+        """The divergence with its factor: its weight, times the power of T that it declares."""
+        if not self.scale_by_temperature:
+            return self.divergence, float(self.weight)
+        scaled, power = self.divergence.scaled(self.temperature)
+        return scaled, self.weight * power
+
+    @property
+    def factor(self) -> float:
+        """What multiplies the part in the loss."""
+        return self.trained[1]
+
+
+FeatureLoss = Divergence | Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class FeatureTerm:
+    """A loss between an activation of the student and one of a teacher.
+
+    loss: a divergence over the last dimension (`LogitMSE` is the mean squared error, `LogitCosine` the cosine
+    distance), or a function of (student, teacher) to a tensor without dimensions; student_layer, teacher_layer: dotted
+    paths; projector: what brings the student's activation to the teacher's width. Layers and projectors are for the
+    model that gathers the activations; an `Objective` gets them ready made.
+
+    >>> import tutelage as tl
+    >>> tl.FeatureTerm(tl.LogitMSE(), student_layer="encoder.2", teacher_layer="encoder.5", weight=0.1).weight
+    0.1
+    """
+
+    loss: FeatureLoss
+    student_layer: str
+    teacher_layer: str
+    teacher: str = "teacher"
+    projector: nn.Module | str | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, Divergence) and (isinstance(self.loss, type) or not callable(self.loss)):
+            raise CompatibilityError(
+                f"FeatureTerm(loss={self.loss!r}): expected a divergence such as LogitMSE(), or a function"
+            )
+        _check_weight("FeatureTerm", self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an objective returns: the loss with its graph, and each term before its weight and T², detached."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    """Nats per token, or the unit of the divergence."""
+
+
+class Objective:
+    """A named, weighted sum of terms, computed in one pass over the rows.
+
+    terms: {name: Term or FeatureTerm}; backend: "auto", "torch" or "compile"; validate: whether values are looked at,
+    None for yes on a CPU and no elsewhere. Errors: `EmptyInputError`, `CompatibilityError`, `ParameterError`.
+
+    >>> import torch, tutelage as tl
+    >>> objective = tl.Objective({
+    ...     "soft": tl.Term(tl.ForwardKL(), weight=0.7, temperature=2.0),
+    ...     "hard": tl.Term(tl.ForwardKL(), teacher="labels", weight=0.3),
+    ... })
+    >>> student = torch.tensor([[2.0, 1.0, 0.5]], requires_grad=True)
+    >>> teacher = torch.tensor([[1.5, 1.2, 0.8]])
+    >>> out = objective(student, {"teacher": teacher, "labels": tl.Labels(torch.tensor([0]))})
+    >>> round(out.loss.item(), 6), {name: round(part.item(), 6) for name, part in out.parts.items()}
+    (0.186989, {'soft': 0.017028, 'hard': 0.464369})
+    """
+
+    def __init__(
+        self, terms: Mapping[str, Term | FeatureTerm], backend: str = "auto", validate: bool | None = None
+    ) -> None:
+        if not terms:
+            raise EmptyInputError("Objective({}): an objective needs at least one term")
+        for name, term in terms.items():
+            if not isinstance(term, (Term, FeatureTerm)):
+                raise CompatibilityError(f"term {name!r} is {type(term).__name__}; expected a Term or a FeatureTerm")
+        self.terms = dict(terms)
+        self.backend = backend
+        self.validate = validate
+
+    def __repr__(self) -> str:
+        return f"Objective({self.terms!r}, backend={self.backend!r})"
+
+    def __call__(
+        self,
+        student: Tensor | Logits | HeadStates,
+        teachers: Mapping[str, Tensor | Distribution],
+        features: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        token_weights: Tensor | Mapping[str, Tensor] | None = None,
+        normalizer: Tensor | float | Mapping[str, Tensor | float] | None = None,
+        vocabulary: VocabularyMap | None = None,
+    ) -> Outcome:
+        """Return the loss and its parts.
+
+        student: a tensor of logits (..., V), `Logits` or `HeadStates`. teachers: {name: distribution or logits}, under
+        the names of the terms; divergences that need labels read those of "labels". features: {term: (student,
+        teacher)} for feature terms. token_weights (...): one tensor, or {term: tensor}, ones where a term is left out.
+        normalizer: what each term's sum is divided by, one number or {term: number}; the local sum of its weights
+        where it is left out. Give the sum over all micro-batches and ranks of a step to train the same objective
+        however a batch is split.
+        """
+        side = as_student(student)
+        named = {name: as_teacher(name, teacher) for name, teacher in teachers.items()}
+        shares = {
+            name: _Share(self._of(name, "token_weights", token_weights), self._of(name, "normalizer", normalizer), side)
+            for name in self.terms
+        }
+        loss, parts = self._divergences(side, named, shares, vocabulary)
+        for name, term in self.terms.items():
+            if isinstance(term, FeatureTerm):
+                value = _feature_value(name, term, features or {}, shares[name], self.validate)
+                parts[name] = value.detach()
+                # A weight of 0 leaves the graph out, so that nothing is trained by 0 times infinity.
+                loss = loss + term.weight * value if term.weight else loss
+        return Outcome(loss, {name: parts[name] for name in self.terms})
+
+    def _divergences(
+        self,
+        student: Logits | HeadStates,
+        teachers: dict[str, Distribution],
+        shares: dict[str, _Share],
+        vocabulary: VocabularyMap | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = {name: term for name, term in self.terms.items() if isinstance(term, Term)}
+        if not terms:
+            _, first = next(student.tensors())
+            return torch.zeros((), device=first.device), {}
+        jobs = [_job(name, term, teachers, shares[name]) for name, term in terms.items()]
+        loss, values = weighted_sum(
+            student, jobs, labels=_labels(teachers), vocabulary=vocabulary, backend=self.backend, validate=self.validate
+        )
+        return loss, {name: shares[name].of(row) for name, row in zip(terms, values, strict=True)}
+
+    def _of(self, name: str, what: str, given: Any) -> Any:
+        """Return what was given for one term: one value for all, or {term: value}."""
+        if not isinstance(given, Mapping):
+            return given
+        for key in given:
+            if key not in self.terms:
+                raise ParameterError(f"{what} names the term {key!r}; the objective has {sorted(self.terms)}")
+        return given.get(name)
+
+
+class _Share:
+    """What the rows of one term count: their weights, and the normaliser that their sum is divided by."""
+
+    def __init__(self, weights: Tensor | None, normalizer: Tensor | float | None, student: Logits | HeadStates) -> None:
+        self.weights = weights
+        _, first = next(student.tensors())
+        rows = torch.tensor(float(student.batch_shape.numel()), device=first.device)
+        self.local = rows if weights is None else sum_of_weights(weights, student)
+        self.is_global = normalizer is not None
+        if normalizer is None:
+            self.inverse = inverse(self.local)
+            return
+        total = torch.as_tensor(normalizer, device=first.device).detach()
+        if total.numel() != 1:
+            raise ShapeError(f"normalizer has shape {tuple(total.shape)}; expected one number per term")
+        if total.device.type == "cpu" and not (math.isfinite(total.item()) and total.item() >= 0):
+            raise WeightError(
+                f"normalizer={total.item():g}: expected the finite sum of the token weights of the whole step"
+            )
+        if total.device.type == "cpu" and total.item() == 0 and float(self.local) != 0:
+            raise WeightError(
+                f"normalizer=0 came with token weights that sum to {float(self.local):g}; expected the sum over all "
+                "micro-batches and ranks of the step, this one included"
+            )
+        self.inverse = inverse(total.reshape(()).to(self.local.dtype))
+
+    def of(self, row: Tensor) -> Tensor:
+        """Return the weighted mean of the values of all rows (N,)."""
+        weighted = row if self.weights is None else row * self.weights.detach().reshape(-1)
+        return weighted.sum() * self.inverse
+
+
+def _job(name: str, term: Term, teachers: dict[str, Distribution], share: _Share) -> Job:
+    if term.teacher not in teachers:
+        raise TeacherError(f"term {name!r} wants the teacher {term.teacher!r}; got {sorted(teachers)}")
+    trained, factor = term.trained
+    return Job(
+        trained, teachers[term.teacher], term.temperature, share.weights, factor * share.inverse if factor else 0.0
+    )
+
+
+def _labels(teachers: dict[str, Distribution]) -> Tensor | None:
+    labels = teachers.get("labels")
+    return labels.targets if isinstance(labels, Labels) else None
+
+
+def _feature_value(
+    name: str, term: FeatureTerm, features: Mapping[str, tuple[Tensor, Tensor]], share: _Share, validate: bool | None
+) -> Tensor:
+    if name not in features:
+        raise TeacherError(f"term {name!r} compares features; pass features={{{name!r}: (student, teacher)}}")
+    student, teacher = features[name]
+    if isinstance(term.loss, Divergence):
+        total = divergence(student, teacher, term.loss, token_weights=share.weights, reduction="sum", validate=validate)
+        if share.is_global or share.weights is not None:
+            return total * share.inverse
+        return total / student.shape[:-1].numel()
+    value = term.loss(student, teacher.detach())
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ShapeError(f"the loss of the feature term {name!r} returned {got}; expected a tensor without dimensions")
+    # A function's value is a mean over its rows: it counts as much as its micro-batch does in the whole step.
+    return value * share.local * share.inverse if share.is_global else value
+
+
+def _check_weight(owner: str, weight: float) -> None:
+    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not is_number or not math.isfinite(weight) or weight < 0:
+        raise ParameterError(f"{owner}(weight={weight!r}): the weight must be a finite number >= 0")
