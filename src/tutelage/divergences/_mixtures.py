@@ -19,16 +19,19 @@ def _log_to_mixture(log_p: Tensor, log_q: Tensor, weight_p: float) -> tuple[Tens
     """Return `log(p/m)` and `log(q/m)` for `m = weight_p * p + (1 - weight_p) * q`, both exactly 0 where p = q.
 
     `m` is the larger side times `1 + w (exp(-gap) - 1)`, with w the weight of the smaller side; nothing overflows.
-    Close to p = q the logarithm is taken of that 1 + small number, further away of a sum of positive numbers:
-    each form is exact to rounding where it is used.
+    Where w is close to 1 and the gap is large, that sum cancels: there the logarithm is taken of a sum of positive
+    numbers, `(1 - w) + w exp(-gap)`, which in turn would lose digits near p = q.
     """
     weight_q = 1 - weight_p
     ratio = log_ratio(log_p, log_q)
-    gap = -ratio.abs()
-    drop, share = torch.expm1(gap), torch.exp(gap)
-    near = torch.log1p(torch.where(ratio > 0, weight_q * drop, weight_p * drop))
-    far = torch.log(torch.where(ratio > 0, weight_p + weight_q * share, weight_q + weight_p * share))
-    log_m_over_larger = torch.where(gap > -1, near, far)
+    gap = ratio.abs().neg_()
+    # 1 for the smaller side p, 0 for the smaller side q; with equal weights it does not matter which it is.
+    p_is_smaller = (ratio < 0).to(ratio.dtype) if weight_p != weight_q else 0.0
+    weight = weight_q + (weight_p - weight_q) * p_is_smaller
+    log_m_over_larger = torch.log1p(weight * torch.expm1(gap))
+    if min(weight_p, weight_q) < 0.1:
+        far = torch.log((1 - weight) + weight * torch.exp(gap))
+        log_m_over_larger = torch.where(gap > -1, log_m_over_larger, far)
     return ratio.clamp(max=0) - log_m_over_larger, (-ratio).clamp(max=0) - log_m_over_larger
 
 

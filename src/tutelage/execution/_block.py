@@ -196,19 +196,22 @@ class _TermBlock:
 
     def _sparse(self, divergence: Pointwise, reader: Sparse | OneHot) -> tuple[Tensor, Tensor | None]:
         ids, log_p = self._kept_ids_and_log_p(reader)
-        logits, width = self.logits, self.logits.shape[1]
+        logits, (n, width) = self.logits, self.logits.shape
         if isinstance(reader, Sparse) and reader.mapped:
             # Ids outside the vocabulary map meet in one more column, to which the student gives nothing.
             logits = torch.nn.functional.pad(logits, (0, 1), value=-torch.inf)
-        scaled = (logits - logits.amax(-1, keepdim=True)) / self.temperature
-        kept = scaled.gather(1, ids)
+        kept = logits.gather(1, ids)
         bucket = log_p.shape[1] > ids.shape[1]
         if bucket:
-            scaled = scaled.scatter_(1, ids, -torch.inf)
-            tail = scaled.logsumexp(-1, keepdim=True)
-            log_q = log_softmax(torch.cat([kept, tail], -1), 1.0)
+            # exp of all that is not kept, 0 elsewhere; shifted by its own maximum, so that no tail underflows.
+            rest = logits.scatter(1, ids, -torch.inf)
+            highest = rest.amax(-1, keepdim=True)
+            highest = torch.where(highest == -torch.inf, 0.0, highest)
+            rest = rest.sub_(highest).div_(self.temperature).exp_()
+            total = rest.sum(-1, keepdim=True)
+            log_q = log_softmax(torch.cat([(kept - highest) / self.temperature, total.log()], -1), 1.0)
         else:
-            log_q = log_softmax(kept, 1.0)
+            log_q = log_softmax(kept, self.temperature)
         p, q = log_p.exp(), log_q.exp()
         value = divergence.term(log_p, log_q, p, q).sum(-1)
         if self.coefficient is None:
@@ -216,10 +219,10 @@ class _TermBlock:
         slope = divergence.slope(log_p, log_q, p, q)
         small = (slope - q * slope.sum(-1, keepdim=True)) * self._row_factor()
         if bucket:
-            # The bucket's gradient goes to its outcomes in proportion to q; kept ones have exp(-inf) = 0 here.
-            gradient = torch.exp(scaled - torch.where(tail == -torch.inf, 0.0, tail)).mul_(small[:, -1:])
+            # The bucket's gradient goes to its outcomes in proportion to q.
+            gradient = rest.mul_(small[:, -1:] / torch.where(total == 0, 1.0, total))
         else:
-            gradient = torch.zeros_like(scaled)
+            gradient = logits.new_zeros(n, logits.shape[1])
         gradient = gradient.scatter_add_(1, ids, small[:, : ids.shape[1]])
         return value, gradient[:, :width]
 

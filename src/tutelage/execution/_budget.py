@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -42,6 +43,17 @@ _override: ContextVar[Budget | None] = ContextVar("tutelage_budget", default=Non
 def budget_for(device: torch.device) -> Budget:
     """Return the budget in force on a device."""
     return _override.get() or (_CPU if device.type == "cpu" else _GPU)
+
+
+@lru_cache(maxsize=1)
+def keep_blocks_in_the_heap() -> None:
+    """Teach glibc's allocator, once, to keep freed blocks for the next ones instead of returning their pages.
+
+    Its thresholds follow the largest mapped chunk that was freed, up to 32 MiB. At their low start every block would
+    be mapped and zeroed anew, which takes longer than most operations on it: blocks of 2 MiB run twice as fast with
+    this line. The memory is never touched; other allocators do not mind.
+    """
+    torch.empty(31 * _MIB, dtype=torch.uint8)
 
 
 @contextmanager

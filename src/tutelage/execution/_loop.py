@@ -17,7 +17,7 @@ from tutelage.distributions import HeadStates
 from tutelage.divergences import WholeBatch
 from tutelage.execution._backends import Backend
 from tutelage.execution._block import BlockInputs
-from tutelage.execution._budget import Budget
+from tutelage.execution._budget import Budget, keep_blocks_in_the_heap
 from tutelage.execution._checks import explain_non_finite
 from tutelage.execution._plan import Plan
 
@@ -71,6 +71,8 @@ def run(
 
     coefficients: (J, N), what multiplies each row's gradient; None if no gradient is wanted.
     """
+    if plan.device.type == "cpu":
+        keep_blocks_in_the_heap()
     values = torch.zeros(len(plan.jobs), plan.rows, dtype=plan.spec.dtype, device=plan.device)
     for group in groups_of(plan):
         _Walk(plan, backend, budget, coefficients, gradients, group, validate).run(values)

@@ -58,10 +58,10 @@ class Transform:
 
 def log_softmax(logits: Tensor, temperature: Scalar) -> Tensor:
     """Return `log softmax(logits / T)`: the largest logit goes first, so that a shift of the row costs no digits."""
-    shifted = logits - logits.amax(-1, keepdim=True)
+    softened = logits - logits.amax(-1, keepdim=True)
     if not (isinstance(temperature, float) and temperature == 1):
-        shifted = shifted.div_(temperature)
-    return shifted.sub_(shifted.exp().sum(-1, keepdim=True).log_())
+        softened = softened.div_(temperature)
+    return softened.sub_(softened.exp().sum(-1, keepdim=True).log_())
 
 
 def log_mean(log_probs: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
