@@ -223,13 +223,16 @@ class _Share:
     def __init__(self, weights: Tensor | None, normalizer: Tensor | float | None, student: Logits | HeadStates) -> None:
         self.weights = weights
         _, first = next(student.tensors())
-        rows = torch.tensor(float(student.batch_shape.numel()), device=first.device)
+        rows = torch.full((), float(student.batch_shape.numel()), device=first.device)
         self.local = rows if weights is None else sum_of_weights(weights, student)
         self.is_global = normalizer is not None
         if normalizer is None:
             self.inverse = inverse(self.local)
             return
-        total = torch.as_tensor(normalizer, device=first.device).detach()
+        if isinstance(normalizer, Tensor):
+            total = normalizer.detach().to(first.device)
+        else:
+            total = torch.full((), float(normalizer), device=first.device)
         if total.numel() != 1:
             raise ShapeError(f"normalizer has shape {tuple(total.shape)}; expected one number per term")
         if total.device.type == "cpu" and not (math.isfinite(total.item()) and total.item() >= 0):

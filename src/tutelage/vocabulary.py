@@ -65,7 +65,10 @@ class VocabularyMap:
     def ids(self, side: str, device: torch.device) -> Tensor | None:
         """Return a side's compared columns on a device, or None if they are its first `length` columns in order."""
         ids = self._ids[side]
-        return None if ids is None else ids.to(device)
+        if ids is not None and ids.device != device:
+            # Kept there: copying at every call would make the host wait for the device.
+            ids = self._ids[side] = ids.to(device)
+        return ids
 
     def places(self, side: str, ids: Tensor) -> Tensor:
         """Return the place of each id of a side among the compared columns, or `length` where it has none."""

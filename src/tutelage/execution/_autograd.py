@@ -94,12 +94,15 @@ class _Call:
 
     def factors(self) -> Tensor:
         """Return the factor of each job (J, 1)."""
-        plan = self.plan
-        factors = [
-            torch.as_tensor(job.factor, dtype=plan.spec.dtype, device=plan.device).detach().reshape(())
-            for job in plan.jobs
-        ]
-        return torch.stack(factors)[:, None]
+        dtype, device = self.plan.spec.dtype, self.plan.device
+
+        def on_device(factor: Tensor | float) -> Tensor:
+            if isinstance(factor, Tensor):
+                return factor.detach().reshape(()).to(device, dtype)
+            # Filled in by the device itself: copying a number there would make the host wait.
+            return torch.full((), factor, dtype=dtype, device=device)
+
+        return torch.stack([on_device(job.factor) for job in self.plan.jobs])[:, None]
 
     def weights(self) -> Tensor:
         """Return the weights of all rows (J, N)."""
@@ -180,9 +183,11 @@ class _WeightedSum(torch.autograd.Function):
         weighted = call.weights() * call.factors()
         scale = _power_of_two_above(weighted)
         values, gradients = call.run(weighted / scale if any(needs) else None, needs)
-        # A term of factor 0 is only looked at: infinity times its 0 must not reach the loss.
-        trains = torch.tensor([[job.trains] for job in call.plan.jobs], device=values.device)
-        loss = torch.where(trains & (weighted != 0), weighted * values, 0.0).sum()
+        # Terms of factor 0 are only looked at, and rows of weight 0 not even that: 0 times infinity must not arise.
+        loss = torch.zeros((), dtype=values.dtype, device=values.device)
+        for j, job in enumerate(call.plan.jobs):
+            if job.trains:
+                loss += torch.where(weighted[j] != 0, weighted[j] * values[j], 0.0).sum()
         ctx.gradients, ctx.scale = gradients, scale
         _save(ctx, call)
         ctx.mark_non_differentiable(values)

@@ -11,6 +11,8 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
+from itertools import count
+from types import FunctionType
 from typing import ClassVar
 
 import torch
@@ -79,7 +81,7 @@ class Compile(Backend):
         return partial(_run_compiled, spec)
 
     def temperatures(self, values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Sequence[Scalar]:
-        return [torch.tensor(value, dtype=dtype, device=device) for value in values]
+        return [torch.full((), value, dtype=dtype, device=device) for value in values]
 
 
 def _has_cpp_compiler() -> bool:
@@ -91,7 +93,12 @@ def _compiled(spec: BlockSpec) -> BlockFunction:
     def block(inputs: BlockInputs) -> tuple[Tensor, Tensor | None]:
         return run_block(spec, inputs)
 
-    return torch.compile(block, fullgraph=True)
+    # The compiler counts recompilations by code object, and gives up at a limit: each spec gets a code of its own.
+    code = block.__code__.replace(co_name=f"block_{next(_numbers)}")
+    return torch.compile(FunctionType(code, block.__globals__, code.co_name, None, block.__closure__), fullgraph=True)
+
+
+_numbers = count()
 
 
 def _run_compiled(spec: BlockSpec, inputs: BlockInputs) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,7 @@ block. Legend: N rows, n rows of a chunk or block, V columns, D hidden width, J 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,7 +51,7 @@ def groups_of(plan: Plan) -> list[Group]:
         return []
     if plan.weights is None or plan.device.type != "cpu":
         return [Group(slice(0, plan.rows), blockwise, plan.rows)]
-    active = plan.weights[list(blockwise)] != 0
+    active = _pick(plan.weights, blockwise) != 0
     if bool(active.all()):
         return [Group(slice(0, plan.rows), blockwise, plan.rows)]
     patterns, which = active.unique(dim=1, return_inverse=True)
@@ -92,9 +92,12 @@ class _Walk:
         group: Group,
         validate: bool,
     ) -> None:
-        self.plan, self.coefficients, self.gradients, self.group = plan, coefficients, gradients, group
-        self.validate = validate
+        self.plan, self.gradients, self.group, self.validate = plan, gradients, group, validate
         self.terms = list(group.terms)
+        self.coefficients = None if coefficients is None else _pick(coefficients, self.terms)
+        # A GPU is not asked which weights are 0: what the rows leave is masked there.
+        weights = None if plan.device.type == "cpu" else plan.weights
+        self.keep = None if weights is None else _pick(weights, self.terms) != 0
         self.spec = replace(plan.spec, terms=tuple(plan.spec.terms[term] for term in group.terms))
         self.function = backend.block_function(self.spec)
         self.temperatures = backend.temperatures(plan.temperatures, self.spec.dtype, plan.device)
@@ -152,14 +155,12 @@ class _Walk:
         self, raw: Tensor, teachers: list[list[Tensor]], inside: slice, rows: Rows, values: Tensor
     ) -> Tensor | None:
         plan = self.plan
-        coefficients = None if self.coefficients is None else _take_columns(self.coefficients, self.terms, rows)
-        masked = plan.weights is not None and plan.device.type != "cpu"
         inputs = BlockInputs(
             student=raw[inside],
             teachers=[[tensor[inside] for tensor in tensors] for tensors in teachers],
-            coefficients=coefficients,
+            coefficients=None if self.coefficients is None else self.coefficients[:, rows].contiguous(),
             labels=None if plan.labels is None else _take(plan.labels, rows),
-            keep=_take_columns(plan.weights, self.terms, rows) != 0 if masked and plan.weights is not None else None,
+            keep=None if self.keep is None else self.keep[:, rows].contiguous(),
             temperatures=self.temperatures,
             student_ids=plan.student_ids,
             teacher_ids=plan.teacher_ids,
@@ -223,6 +224,11 @@ def _product_dtype(side: HeadStates) -> torch.dtype:
     return torch.promote_types(side.hidden.dtype, side.weight.dtype)
 
 
+def _pick(matrix: Tensor, rows: Sequence[int]) -> Tensor:
+    """Return some rows of a matrix, without the index on the device that `matrix[rows]` would have to copy there."""
+    return torch.stack([matrix[row] for row in rows])
+
+
 def _flatten(tensor: Tensor) -> Tensor:
     return tensor.detach().reshape(-1, tensor.shape[-1])
 
@@ -240,10 +246,6 @@ def _part(rows: Rows, inside: slice) -> Rows:
 
 def _take(tensor: Tensor, rows: Rows) -> Tensor:
     return tensor[rows] if isinstance(rows, slice) else tensor.index_select(0, rows)
-
-
-def _take_columns(matrix: Tensor, terms: list[int], rows: Rows) -> Tensor:
-    return matrix[terms][:, rows]
 
 
 def _write(total: Tensor, rows: Rows, gradient: Tensor) -> None:
