@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: test lint types imports unit test-slow test-gpu bench clean help
+.PHONY: test lint types imports unit test-slow test-gpu docs bench clean help
 
 help:
 	@echo "make test       ruff, mypy, import contracts, tests and docs examples"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
+	@echo "make docs       write the generated table into docs/divergences.md"
 	@echo "make bench      speed and memory beside PyTorch and Liger-Kernel (writes benchmarks/README.md)"
 	@echo "make clean      remove the virtual environments and caches"
 
@@ -40,6 +41,9 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/pytest -m gpu
+
+docs: $(READY)
+	$(BIN)/python docs/update.py
 
 bench: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks.run

@@ -9,6 +9,7 @@ gradients are not known in the forward: the backward runs the loop.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,16 +117,16 @@ class _Call:
         gradients = Gradients() if coefficients is None else self._buffers(needs)
         if not any(needs):
             coefficients = None
-        # What arrives is computed in float32 or better, whatever precision the model runs in.
-        with torch.no_grad(), torch.autocast(self.plan.device.type, enabled=False):
+        with torch.no_grad(), _without_autocast(self.plan.device.type):
             values = run(self.plan, self.backend, self.budget, coefficients, gradients, validate=self.validate)
             run_whole_batch(self.plan, values, coefficients, gradients.values, validate=self.validate)
         return values, gradients
 
     def _buffers(self, needs: Sequence[bool]) -> Gradients:
         plan, student = self.plan, self.plan.student
-        # Rows that no block visits keep the zeros they start with.
-        everywhere = plan.weights is None and not any(isinstance(job.divergence, WholeBatch) for job in plan.jobs)
+        # Where some rows may not be written by a block, they keep the zeros they start with.
+        blockwise = [job for job in plan.jobs if not isinstance(job.divergence, WholeBatch)]
+        everywhere = plan.weights is None and len(blockwise) == len(plan.jobs) and any(job.trains for job in blockwise)
         make = torch.empty if everywhere else torch.zeros
         if isinstance(student, Logits):
             shape = (plan.rows, student.vocabulary_size)
@@ -139,6 +140,11 @@ class _Call:
             weight=torch.zeros(weight.shape, dtype=precise, device=plan.device) if needs[1] else None,
             bias=torch.zeros(weight.shape[0], dtype=precise, device=plan.device) if needs[2] else None,
         )
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """Return what keeps the loss in float32 or better, whatever precision the model runs in."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _scaled(

@@ -94,7 +94,9 @@ class _Walk:
     ) -> None:
         self.plan, self.gradients, self.group, self.validate = plan, gradients, group, validate
         self.terms = list(group.terms)
-        self.coefficients = None if coefficients is None else _pick(coefficients, self.terms)
+        # Where terms are only looked at there is no gradient, and the logits must not be taken for one.
+        trains = any(plan.spec.terms[term].trains for term in self.terms)
+        self.coefficients = None if coefficients is None or not trains else _pick(coefficients, self.terms)
         # A GPU is not asked which weights are 0: what the rows leave is masked there.
         weights = None if plan.device.type == "cpu" else plan.weights
         self.keep = None if weights is None else _pick(weights, self.terms) != 0
@@ -102,12 +104,12 @@ class _Walk:
         self.function = backend.block_function(self.spec)
         self.temperatures = backend.temperatures(plan.temperatures, self.spec.dtype, plan.device)
         student = plan.student
-        self.head = _Head(student) if isinstance(student, HeadStates) else None
+        self.head = _Head(student, plan.autocast) if isinstance(student, HeadStates) else None
         self.inputs = _flatten(student.hidden if isinstance(student, HeadStates) else student.values)
         used = sorted({term.teacher for term in self.spec.terms})
         self.sources = {place: plan.sources[place] for place in used}
         self.heads = {
-            (place, i): _Head(head)
+            (place, i): _Head(head, plan.autocast)
             for place, source in self.sources.items()
             for i, head in enumerate(source.heads)
             if head is not None
@@ -186,9 +188,11 @@ class _Walk:
 class _Head:
     """A head in the dtype in which its product runs, with a buffer for the logits of a chunk."""
 
-    def __init__(self, side: HeadStates) -> None:
+    def __init__(self, side: HeadStates, autocast: torch.dtype | None) -> None:
         self.columns = side.vocabulary_size
-        self.dtype = _product_dtype(side)
+        self.dtype = torch.promote_types(side.hidden.dtype, side.weight.dtype)
+        if autocast is not None and self.dtype != torch.float64:
+            self.dtype = autocast
         self.weight = side.weight.detach().to(self.dtype)
         self.bias = None if side.bias is None else side.bias.detach().to(self.dtype)
         self.buffer: Tensor | None = None
@@ -215,13 +219,6 @@ class _Head:
 
 
 _SLICE_BYTES = 16 * 2**20
-
-
-def _product_dtype(side: HeadStates) -> torch.dtype:
-    device = side.hidden.device.type
-    if torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return torch.promote_types(side.hidden.dtype, side.weight.dtype)
 
 
 def _pick(matrix: Tensor, rows: Sequence[int]) -> Tensor:

@@ -37,6 +37,8 @@ class Plan:
     teacher_ids: Tensor | None
     rows: int
     device: torch.device
+    autocast: torch.dtype | None
+    """The dtype in which autocast wants the products of heads, or None outside autocast."""
 
     @property
     def columns(self) -> int:
@@ -93,7 +95,14 @@ def make_plan(
         teacher_ids=None if vocabulary is None else vocabulary.ids("teacher", device),
         rows=student.batch_shape.numel(),
         device=device,
+        autocast=_autocast_dtype(device.type),
     )
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return None
 
 
 def _dtype(student: Distribution, jobs: Sequence[Job]) -> torch.dtype:
