@@ -110,8 +110,7 @@ class HeadStates(Distribution):
         if self.weight.dim() != 2 or self.weight.shape[1] != self.hidden.shape[-1]:
             raise ShapeError(
                 f"HeadStates.weight has shape {tuple(self.weight.shape)} and hidden {tuple(self.hidden.shape)}; "
-                "expected "
-                f"weight (V, {self.hidden.shape[-1]}): one row per outcome, as in torch.nn.Linear.weight"
+                f"expected weight (V, {self.hidden.shape[-1]}): one row per outcome, as in torch.nn.Linear.weight"
             )
         if self.bias is not None and self.bias.shape != self.weight.shape[:1]:
             raise ShapeError(
@@ -169,8 +168,8 @@ class TopK(Distribution):
         _check_rows("TopK.indices", self.indices, "(..., K)")
         if self.logits.shape != self.indices.shape:
             raise ShapeError(
-                f"TopK.logits has shape {tuple(self.logits.shape)} and indices {tuple(self.indices.shape)}; "
-                "expected the same"
+                f"TopK.logits has shape {tuple(self.logits.shape)} and indices {tuple(self.indices.shape)}; expected "
+                "the same"
             )
         if self.tail not in ("bucket", "renormalize"):
             raise ParameterError(f"TopK(tail={self.tail!r}): tail must be 'bucket' or 'renormalize'")
@@ -186,8 +185,7 @@ class TopK(Distribution):
             if values.shape != self.batch_shape:
                 raise ShapeError(
                     f"TopK.log_tails[{temperature:g}] has shape {tuple(values.shape)}; expected "
-                    f"{tuple(self.batch_shape)}, "
-                    "one value per row"
+                    f"{tuple(self.batch_shape)}, one value per row"
                 )
 
     @classmethod
@@ -267,8 +265,8 @@ class Sampled(Distribution):
             _check_floating("Sampled.entropy", self.entropy, "pass nats")
             if self.entropy.shape != self.batch_shape:
                 raise ShapeError(
-                    f"Sampled.entropy has shape {tuple(self.entropy.shape)}; expected {tuple(self.batch_shape)}, "
-                    "one per row"
+                    f"Sampled.entropy has shape {tuple(self.entropy.shape)}; expected {tuple(self.batch_shape)}, one "
+                    "per row"
                 )
 
     @property
@@ -359,8 +357,7 @@ class Mixture(Distribution):
             if not dense and not sparse:
                 raise CompatibilityError(
                     f"Mixture part {i} is {_named(part)} and part 0 {_named(first)}; expected all Logits or "
-                    "HeadStates, or all "
-                    "TopK. Give other teachers, and labels, a Term of their own"
+                    "HeadStates, or all TopK. Give other teachers, and labels, a Term of their own"
                 )
             if part.batch_shape != first.batch_shape:
                 raise ShapeError(
@@ -379,8 +376,7 @@ class Mixture(Distribution):
         if part.indices is not first.indices and part.indices.shape != first.indices.shape:
             raise ShapeError(
                 f"Mixture part {i} keeps {part.indices.shape[-1]} ids and part 0 {first.indices.shape[-1]}; TopK "
-                "parts must "
-                "share their indices"
+                "parts must share their indices"
             )
         if part.tail != first.tail:
             raise CompatibilityError(
@@ -389,8 +385,7 @@ class Mixture(Distribution):
         if self.space == "logit" and part.tail == "bucket":
             raise CompatibilityError(
                 "Mixture(space='logit') of TopK teachers with tail='bucket': the logits of the ids in a bucket are "
-                "gone, so they "
-                "cannot be averaged; use space='probability', or tail='renormalize'"
+                "gone, so they cannot be averaged; use space='probability', or tail='renormalize'"
             )
 
     @property

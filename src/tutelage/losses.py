@@ -181,8 +181,7 @@ class FeatureDistiller(nn.Module):
         if len(student) != self.n_layers or len(teacher) != self.n_layers:
             raise ShapeError(
                 f"{len(student)} student and {len(teacher)} teacher features came for {self.n_layers} layers; "
-                "expected one "
-                "each per layer"
+                "expected one each per layer"
             )
         pairs = enumerate(zip(student, teacher, strict=True))
         return torch.stack([self.weights[i] * self.layer_loss(i, s, t) for i, (s, t) in pairs]).sum()

@@ -58,8 +58,7 @@ class VocabularyMap:
         if size < self._least[side]:
             raise VocabularyError(
                 f"the vocabulary map names {side} id {self._least[side] - 1}, but the {side}'s vocabulary has only "
-                "ids 0 to "
-                f"{size - 1}; leave the id out of the map, or give the {side} it was made for"
+                f"ids 0 to {size - 1}; leave the id out of the map, or give the {side} it was made for"
             )
 
     def ids(self, side: str, device: torch.device) -> Tensor | None:

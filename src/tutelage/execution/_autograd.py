@@ -251,7 +251,6 @@ class _Refuse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Tensor:
         raise DoubleBackwardError(
-            "a second derivative of a tutelage loss was asked for; it gives values and first derivatives only. For "
-            "a gradient "
-            "penalty, write that part with plain PyTorch operations"
+            "a second derivative of a tutelage loss was asked for; it gives values and first derivatives only. For a "
+            "gradient penalty, write that part with plain PyTorch operations"
         )

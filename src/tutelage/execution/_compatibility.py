@@ -14,8 +14,7 @@ def check_compatible(divergence: Divergence, student: Distribution, teacher: Dis
     if not isinstance(student, (Logits, HeadStates)):
         raise CompatibilityError(
             f"the student is {type(student).__name__}; expected a tensor of logits, Logits or HeadStates, so that "
-            "every "
-            "outcome can get a gradient"
+            "every outcome can get a gradient"
         )
     reason = refusal(divergence, teacher)
     if reason is None and isinstance(divergence, WholeBatch) and not isinstance(student, Logits):

@@ -86,8 +86,7 @@ def as_student(student: Tensor | Distribution) -> Logits | HeadStates:
     if not isinstance(side, (Logits, HeadStates)):
         raise CompatibilityError(
             f"the student is {type(student).__name__}; expected a tensor of logits, Logits or HeadStates, so that "
-            "every "
-            "outcome can get a gradient"
+            "every outcome can get a gradient"
         )
     return side
 

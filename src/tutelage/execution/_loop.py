@@ -18,7 +18,7 @@ from tutelage.divergences import WholeBatch
 from tutelage.execution._backends import Backend
 from tutelage.execution._block import BlockInputs
 from tutelage.execution._budget import Budget, keep_blocks_in_the_heap
-from tutelage.execution._checks import explain_non_finite
+from tutelage.execution._diagnosis import explain_non_finite
 from tutelage.execution._plan import Plan
 
 Rows = slice | Tensor

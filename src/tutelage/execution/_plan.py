@@ -134,8 +134,8 @@ def _check_devices(student: Distribution, jobs: Sequence[Job], labels: Tensor | 
     for other, tensor in named:
         if tensor.device != first.device:
             raise DeviceError(
-                f"{other} is on {tensor.device} and student.{name} on {first.device}; move all tensors of one call "
-                "to one device"
+                f"{other} is on {tensor.device} and student.{name} on {first.device}; move all tensors of one call to "
+                "one device"
             )
     return first.device
 
@@ -147,8 +147,7 @@ def _check_shapes(
     if teacher.batch_shape != rows:
         raise ShapeError(
             f"the student has rows {tuple(rows)} and the teacher ({type(teacher).__name__}) "
-            f"{tuple(teacher.batch_shape)}; "
-            "expected the same leading dimensions on both sides"
+            f"{tuple(teacher.batch_shape)}; expected the same leading dimensions on both sides"
         )
     size = teacher.vocabulary_size
     if vocabulary is not None:
@@ -158,9 +157,8 @@ def _check_shapes(
     elif size is not None and size != student.vocabulary_size:
         raise VocabularyError(
             f"the student has {student.vocabulary_size} outcomes and the teacher {size}; if some of them are the "
-            "same, name "
-            "them: vocabulary=VocabularyMap.prefix(n) where the first n ids agree, or VocabularyMap(student_ids, "
-            "teacher_ids)"
+            "same, name them: vocabulary=VocabularyMap.prefix(n) where the first n ids agree, or "
+            "VocabularyMap(student_ids, teacher_ids)"
         )
     if job.weights is not None:
         if not isinstance(job.weights, Tensor) or job.weights.dtype.is_complex:
