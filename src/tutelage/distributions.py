@@ -389,9 +389,11 @@ class Mixture(Distribution):
             )
 
     @property
-    def shares(self) -> tuple[float, ...]:
-        """The weights, as shares that sum to 1."""
-        return shares_of(self.weights, len(self.parts))
+    def heard(self) -> tuple[list[Distribution], tuple[float, ...]]:
+        """The parts whose weight is not 0, and their weights as shares that sum to 1."""
+        shares = shares_of(self.weights, len(self.parts))
+        parts = [part for part, share in zip(self.parts, shares, strict=True) if share > 0]
+        return parts, tuple(share for share in shares if share > 0)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -408,10 +410,18 @@ class Mixture(Distribution):
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise `ParameterError` unless the temperature is a finite number > 0."""
+    """Raise `ParameterError` unless the temperature is a finite number > 0 whose square float32 can hold."""
     is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
     if not is_number or not math.isfinite(temperature) or temperature <= 0:
         raise ParameterError(f"temperature={temperature!r}: it must be a finite number > 0")
+    if not _LEAST_TEMPERATURE <= temperature <= 1 / _LEAST_TEMPERATURE:
+        raise ParameterError(
+            f"temperature={temperature!r}: expected a number between {_LEAST_TEMPERATURE:g} and "
+            f"{1 / _LEAST_TEMPERATURE:g}; beyond, logits / T and T² leave the range of the arithmetic"
+        )
+
+
+_LEAST_TEMPERATURE = 1e-10
 
 
 def check_shares(name: str, weights: Sequence[float] | None, count: int) -> None:

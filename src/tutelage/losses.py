@@ -1,6 +1,6 @@
 """Door 2: ready-made modules on tensors, called with (student, teacher, labels). No formula stands in them.
 
-Each is an `Objective` with its terms filled in. Values are means over the rows, so a batch is the mean of its rows.
+Each fills in the terms of an `Objective`. Values are means over the rows, so a batch is the mean of its rows.
 """
 
 from __future__ import annotations
@@ -11,20 +11,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from tutelage.distributions import Labels, Logits, Mixture, check_shares, check_temperature, shares_of
+from tutelage.distributions import Distribution, Labels, Logits, Mixture, check_shares, check_temperature, shares_of
 from tutelage.divergences import Divergence, ForwardKL, LogitCosine, LogitMSE
-from tutelage.errors import CompatibilityError, EmptyInputError, ParameterError, ShapeError, WeightError
+from tutelage.errors import CompatibilityError, EmptyInputError, LabelError, ParameterError, ShapeError, WeightError
 from tutelage.execution import dense_logits
-from tutelage.objective import Objective, Term
+from tutelage.objective import Objective, Term, check_widths
 
 Loss = Divergence | Term | Sequence[Term]
 """What a module accepts as its loss: a divergence, a `Term` with its temperature and weight, or a list of them."""
 
 
-def _terms(loss: Loss) -> list[Term]:
+def _terms(loss: object) -> list[Term]:
     if isinstance(loss, Divergence):
         return [Term(loss)]
-    terms = [loss] if isinstance(loss, Term) else list(loss)
+    if isinstance(loss, Term):
+        return [loss]
+    if not isinstance(loss, Sequence):
+        hint = f"; add parentheses: {loss.__name__}()" if isinstance(loss, type) else ""
+        raise CompatibilityError(f"the loss is {loss!r}; expected a divergence, a Term, or a list of Terms{hint}")
+    terms = list(loss)
     if not terms:
         raise EmptyInputError("the list of terms is empty; give at least one Term")
     for term in terms:
@@ -33,12 +38,19 @@ def _terms(loss: Loss) -> list[Term]:
     return terms
 
 
-def _soft_and_hard(soft: Sequence[Term], hard_weight: float) -> Objective:
-    """Return the objective of soft terms to "teacher" and the cross-entropy to "labels", without terms of weight 0."""
+def _response(
+    soft: Sequence[Term], hard_weight: float, student: Tensor, teacher: Tensor | Mixture, labels: Tensor | None
+) -> Tensor:
+    """Return the sum of soft terms and the cross-entropy; terms of weight 0 are left out, not even looked at."""
     terms = {f"soft{i}": replace(term, teacher="teacher") for i, term in enumerate(soft) if term.weight}
     if hard_weight:
         terms["hard"] = Term(ForwardKL(), teacher="labels", weight=hard_weight)
-    return Objective(terms)
+    if labels is None and hard_weight:
+        raise LabelError(f"labels=None, but the cross-entropy to them has weight {hard_weight:g}; pass labels, int64")
+    teachers: dict[str, Tensor | Distribution] = {"teacher": teacher}
+    if labels is not None:
+        teachers["labels"] = Labels(labels)
+    return Objective(terms)(student, teachers).loss
 
 
 def _check_alpha(name: str, alpha: float) -> None:
@@ -64,13 +76,17 @@ class DistillationLoss(nn.Module):
 
     def __init__(self, temperature: float = 4.0, alpha: float = 0.7, divergence: Divergence = ForwardKL()) -> None:
         super().__init__()
-        _check_alpha("alpha", alpha)
         self.temperature, self.alpha, self.divergence = temperature, alpha, divergence
-        self.objective = _soft_and_hard([Term(divergence, weight=alpha, temperature=temperature)], 1 - alpha)
+        self._soft()
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, mean over rows."""
-        return self.objective(student, {"teacher": teacher, "labels": Labels(labels)}).loss
+    def _soft(self) -> Term:
+        """Return the soft term of the attributes as they are: a schedule may have changed them."""
+        _check_alpha("alpha", self.alpha)
+        return Term(self.divergence, weight=self.alpha, temperature=self.temperature)
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the loss, mean over rows; labels may be left out at alpha = 1."""
+        return _response([self._soft()], 1 - self.alpha, student, teacher, labels)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, alpha={self.alpha}, divergence={self.divergence}"
@@ -97,12 +113,10 @@ class ResponseDistiller(nn.Module):
         terms = _terms(soft_loss)
         for name, weight in (("hard_label_weight", hard_label_weight), ("soft_label_weight", soft_label_weight)):
             check_shares(name, [weight, 1.0], 2)
-        if hard_label_weight == 0 and soft_label_weight == 0:
-            raise WeightError("hard_label_weight and soft_label_weight are both 0; nothing would be trained")
+        if hard_label_weight == 0 and soft_label_weight * sum(term.weight for term in terms) == 0:
+            raise WeightError("the weights of the hard and the soft part are both 0; nothing would be trained")
         self.soft_loss = soft_loss
         self.hard_label_weight, self.soft_label_weight = hard_label_weight, soft_label_weight
-        soft = [replace(term, weight=soft_label_weight * term.weight) for term in terms]
-        self.objective = _soft_and_hard(soft, hard_label_weight)
 
     @classmethod
     def pure_kl(cls, temperature: float = 4.0) -> ResponseDistiller:
@@ -114,9 +128,10 @@ class ResponseDistiller(nn.Module):
         """Return the distiller with half the weight on each part, at temperature 4."""
         return cls(Term(ForwardKL(), temperature=4.0), hard_label_weight=0.5, soft_label_weight=0.5)
 
-    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, mean over rows."""
-        return self.objective(student, {"teacher": teacher, "labels": Labels(labels)}).loss
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the loss, mean over rows; labels may be left out if they have weight 0."""
+        soft = [replace(term, weight=self.soft_label_weight * term.weight) for term in _terms(self.soft_loss)]
+        return _response(soft, self.hard_label_weight, student, teacher, labels)
 
     def extra_repr(self) -> str:
         return (
@@ -173,6 +188,7 @@ class FeatureDistiller(nn.Module):
         """Return the loss of layer i, before its weight."""
         if not -self.n_layers <= i < self.n_layers:
             raise ParameterError(f"layer {i} does not exist; the distiller has layers 0 to {self.n_layers - 1}")
+        check_widths(f"layer {i}", student, teacher)
         objective = Objective({f"term{j}": replace(term, teacher="teacher") for j, term in enumerate(self.losses[i])})
         return objective(student, {"teacher": teacher}).loss
 
@@ -233,12 +249,13 @@ class EnsembleDistiller(nn.Module):
         """Return the ensemble's logits (..., V): `softmax(combined / T)` is its distribution at the temperature."""
         return dense_logits(self._mixture(teachers), self.temperature)
 
-    def forward(self, student: Tensor, teachers: Sequence[Tensor], labels: Tensor, alpha: float = 0.7) -> Tensor:
-        """Return the loss, mean over rows; alpha is the weight of the soft term."""
+    def forward(
+        self, student: Tensor, teachers: Sequence[Tensor], labels: Tensor | None = None, alpha: float = 0.7
+    ) -> Tensor:
+        """Return the loss, mean over rows; alpha is the weight of the soft term, at 1 labels may be left out."""
         _check_alpha("alpha", alpha)
         soft = Term(ForwardKL(), weight=alpha, temperature=self.temperature)
-        objective = _soft_and_hard([soft], 1 - alpha)
-        return objective(student, {"teacher": self._mixture(teachers), "labels": Labels(labels)}).loss
+        return _response([soft], 1 - alpha, student, self._mixture(teachers), labels)
 
     def extra_repr(self) -> str:
         return f"weights={self.weights}, temperature={self.temperature}, space={self.space!r}"
@@ -270,7 +287,7 @@ class ProgressiveDistiller(nn.Module):
         self,
         student: Tensor,
         teacher: Tensor,
-        labels: Tensor,
+        labels: Tensor | None,
         student_hidden: Sequence[Tensor],
         teacher_hidden: Sequence[Tensor],
         alpha: float = 0.7,

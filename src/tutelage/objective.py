@@ -29,6 +29,7 @@ from tutelage.execution import (
     as_student,
     as_teacher,
     divergence,
+    exact_dtype,
     inverse,
     sum_of_weights,
     weighted_sum,
@@ -182,12 +183,17 @@ class Objective:
             for name in self.terms
         }
         loss, parts = self._divergences(side, named, shares, vocabulary)
+        watched: list[Tensor] = []
         for name, term in self.terms.items():
             if isinstance(term, FeatureTerm):
                 value = _feature_value(name, term, features or {}, shares[name], self.validate)
                 parts[name] = value.detach()
                 # A weight of 0 leaves the graph out, so that nothing is trained by 0 times infinity.
                 loss = loss + term.weight * value if term.weight else loss
+                watched += [] if term.weight else [value]
+        if not loss.requires_grad:
+            # Nothing is trained, yet a backward must work: the graph of what was watched, with zero gradients.
+            loss = sum((torch.where(torch.ones_like(value, dtype=torch.bool), 0.0, value) for value in watched), loss)
         return Outcome(loss, {name: parts[name] for name in self.terms})
 
     def _divergences(
@@ -223,33 +229,34 @@ class _Share:
     def __init__(self, weights: Tensor | None, normalizer: Tensor | float | None, student: Logits | HeadStates) -> None:
         self.weights = weights
         _, first = next(student.tensors())
-        rows = torch.full((), float(student.batch_shape.numel()), device=first.device)
-        self.local = rows if weights is None else sum_of_weights(weights, student)
+        # Filled in by the device itself: copying a number there would make the host wait.
+        rows = torch.full((), student.batch_shape.numel(), dtype=exact_dtype(first.device), device=first.device)
+        self.local = rows if weights is None else sum_of_weights(weights)
         self.is_global = normalizer is not None
-        if normalizer is None:
-            self.inverse = inverse(self.local)
-            return
-        if isinstance(normalizer, Tensor):
-            total = normalizer.detach().to(first.device)
-        else:
-            total = torch.full((), float(normalizer), device=first.device)
-        if total.numel() != 1:
-            raise ShapeError(f"normalizer has shape {tuple(total.shape)}; expected one number per term")
-        if total.device.type == "cpu" and not (math.isfinite(total.item()) and total.item() >= 0):
-            raise WeightError(
-                f"normalizer={total.item():g}: expected the finite sum of the token weights of the whole step"
-            )
-        if total.device.type == "cpu" and total.item() == 0 and float(self.local) != 0:
-            raise WeightError(
-                f"normalizer=0 came with token weights that sum to {float(self.local):g}; expected the sum over all "
-                "micro-batches and ranks of the step, this one included"
-            )
-        self.inverse = inverse(total.reshape(()).to(self.local.dtype))
+        total = self.local if normalizer is None else _global_sum(normalizer, self.local)
+        self.inverse = inverse(total)
 
     def of(self, row: Tensor) -> Tensor:
         """Return the weighted mean of the values of all rows (N,)."""
-        weighted = row if self.weights is None else row * self.weights.detach().reshape(-1)
-        return weighted.sum() * self.inverse
+        weights = 1.0 if self.weights is None else self.weights.detach().reshape(-1).to(self.inverse.dtype)
+        return (row.to(self.inverse.dtype) * (weights * self.inverse)).sum().to(row.dtype)
+
+
+def _global_sum(normalizer: Tensor | float, local: Tensor) -> Tensor:
+    """Return a normaliser as a tensor, after the checks that need not wait for a device."""
+    if isinstance(normalizer, Tensor) and normalizer.numel() != 1:
+        raise ShapeError(f"normalizer has shape {tuple(normalizer.shape)}; expected one number per term")
+    if isinstance(normalizer, Tensor) and normalizer.device.type != "cpu":
+        return normalizer.detach().reshape(()).to(local.device, local.dtype)
+    number = float(normalizer)
+    if not math.isfinite(number) or number < 0:
+        raise WeightError(f"normalizer={number:g}: expected the finite sum of the token weights of the whole step")
+    if number == 0 and local.device.type == "cpu" and float(local) != 0:
+        raise WeightError(
+            f"normalizer=0 came with token weights that sum to {float(local):g}; expected the sum over all "
+            "micro-batches and ranks of the step, this one included"
+        )
+    return torch.full_like(local, number)
 
 
 def _job(name: str, term: Term, teachers: dict[str, Distribution], share: _Share) -> Job:
@@ -269,20 +276,42 @@ def _labels(teachers: dict[str, Distribution]) -> Tensor | None:
 def _feature_value(
     name: str, term: FeatureTerm, features: Mapping[str, tuple[Tensor, Tensor]], share: _Share, validate: bool | None
 ) -> Tensor:
-    if name not in features:
-        raise TeacherError(f"term {name!r} compares features; pass features={{{name!r}: (student, teacher)}}")
-    student, teacher = features[name]
+    pair = features.get(name)
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TeacherError(
+            f"term {name!r} compares features, and got {'none' if pair is None else type(pair).__name__}; pass "
+            f"features={{{name!r}: (student, teacher)}}"
+        )
+    student, teacher = pair
+    # A mean over the rows of the features counts as much as its micro-batch does in the whole step.
+    of_the_step = (share.local * share.inverse).to(student.dtype) if share.is_global else 1.0
     if isinstance(term.loss, Divergence):
-        total = divergence(student, teacher, term.loss, token_weights=share.weights, reduction="sum", validate=validate)
-        if share.is_global or share.weights is not None:
-            return total * share.inverse
-        return total / student.shape[:-1].numel()
+        check_widths(name, student, teacher)
+        if share.weights is None:
+            return divergence(student, teacher, term.loss, validate=validate) * of_the_step
+        weighted = divergence(
+            student, teacher, term.loss, token_weights=share.weights, reduction="sum", validate=validate
+        )
+        return weighted * share.inverse.to(weighted.dtype)
+    if share.weights is not None:
+        raise CompatibilityError(
+            f"term {name!r} has a function as its loss, which cannot be told which rows count; give token_weights as "
+            "{term: weights} for the other terms, or use a divergence such as LogitMSE()"
+        )
     value = term.loss(student, teacher.detach())
     if not isinstance(value, Tensor) or value.dim() != 0:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ShapeError(f"the loss of the feature term {name!r} returned {got}; expected a tensor without dimensions")
-    # A function's value is a mean over its rows: it counts as much as its micro-batch does in the whole step.
-    return value * share.local * share.inverse if share.is_global else value
+    return value * of_the_step
+
+
+def check_widths(name: str, student: Tensor, teacher: Tensor) -> None:
+    """Raise `ShapeError` unless two activations have the same shape."""
+    if student.shape != teacher.shape:
+        raise ShapeError(
+            f"the features of {name!r} have shapes {tuple(student.shape)} (student) and {tuple(teacher.shape)} "
+            "(teacher); expected the same: bring the student's to the teacher's width with a projector"
+        )
 
 
 def _check_weight(owner: str, weight: float) -> None:

@@ -79,8 +79,19 @@ class VocabularyMap:
         return table[torch.where((ids >= 0) & (ids < size), ids, size)]
 
 
+def check_vocabulary(value: object) -> None:
+    """Raise `VocabularyError` unless the value is a map, or None for vocabularies that are the same."""
+    if value is not None and not isinstance(value, VocabularyMap):
+        raise VocabularyError(
+            f"vocabulary={value!r}: expected a VocabularyMap, such as VocabularyMap.prefix(n), or None"
+        )
+
+
 def _ids(name: str, ids: Ids) -> Tensor:
-    tensor = torch.as_tensor(ids)
+    try:
+        tensor = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError):
+        raise DtypeError(f"{name} is {ids!r}; expected integers: a list of ids, or a tensor of shape (n,)") from None
     if tensor.numel() == 0:
         raise EmptyInputError(f"{name} is empty; a vocabulary map needs at least one shared column")
     if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tutelage.execution._autograd import weighted_rows, weighted_sum
 from tutelage.execution._backends import BACKENDS
-from tutelage.execution._budget import byte_budget
+from tutelage.execution._budget import byte_budget, exact_dtype
 from tutelage.execution._compatibility import refusal, table
 from tutelage.execution._functional import as_student, as_teacher, dense_logits, divergence, inverse, sum_of_weights
 from tutelage.execution._sources import Job
@@ -21,6 +21,7 @@ __all__ = [
     "byte_budget",
     "dense_logits",
     "divergence",
+    "exact_dtype",
     "inverse",
     "refusal",
     "sum_of_weights",

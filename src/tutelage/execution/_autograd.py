@@ -20,7 +20,7 @@ from tutelage.distributions import HeadStates, Logits
 from tutelage.divergences import WholeBatch
 from tutelage.errors import CompatibilityError, DoubleBackwardError
 from tutelage.execution._backends import Backend, choose
-from tutelage.execution._budget import Budget, budget_for
+from tutelage.execution._budget import Budget, budget_for, exact_dtype
 from tutelage.execution._checks import check_values
 from tutelage.execution._loop import Gradients, run
 from tutelage.execution._plan import Plan, make_plan
@@ -74,7 +74,7 @@ def _prepare(
     looks_at_values = plan.device.type == "cpu" if validate is None else validate
     if looks_at_values:
         check_values(plan)
-    return _Call(plan, choose(backend, plan), budget_for(plan.device), looks_at_values)
+    return _Call(plan, choose(backend, plan), budget_for(plan.device), looks_at_values, torch.is_grad_enabled())
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,8 @@ class _Call:
     backend: Backend
     budget: Budget
     validate: bool
+    records: bool
+    """Whether a graph is being recorded; without one no gradient is computed."""
 
     def inputs(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the student's tensors, which may need gradients."""
@@ -93,24 +95,28 @@ class _Call:
             return student.hidden, student.weight, student.bias
         return student.values, None, None
 
-    def factors(self) -> Tensor:
-        """Return the factor of each job (J, 1)."""
-        dtype, device = self.plan.spec.dtype, self.plan.device
+    def coefficients(self) -> Tensor:
+        """Return what multiplies the divergences of all rows in the sum (J, N)."""
+        plan, exact = self.plan, exact_dtype(self.plan.device)
 
-        def on_device(factor: Tensor | float) -> Tensor:
-            if isinstance(factor, Tensor):
-                return factor.detach().reshape(()).to(device, dtype)
-            # Filled in by the device itself: copying a number there would make the host wait.
-            return torch.full((), factor, dtype=dtype, device=device)
+        def of(j: int, factor: Tensor | float) -> Tensor:
+            # Numbers are filled in by the device itself: copying them there would make the host wait.
+            if plan.weights is None:
+                weights = torch.ones(plan.rows, dtype=exact, device=plan.device)
+            else:
+                weights = plan.weights[j].to(exact)
+            return weights * (factor.detach().to(plan.device, exact) if isinstance(factor, Tensor) else factor)
 
-        return torch.stack([on_device(job.factor) for job in self.plan.jobs])[:, None]
+        return torch.stack([of(j, job.factor) for j, job in enumerate(plan.jobs)]).to(plan.spec.dtype)
 
     def weights(self) -> Tensor:
-        """Return the weights of all rows (J, N)."""
+        """Return the weights of all rows for the first job (N,)."""
         plan = self.plan
-        if plan.weights is not None:
-            return plan.weights
-        return torch.ones(len(plan.jobs), plan.rows, dtype=plan.spec.dtype, device=plan.device)
+        return (
+            torch.ones(plan.rows, dtype=plan.spec.dtype, device=plan.device)
+            if plan.weights is None
+            else plan.weights[0]
+        )
 
     def run(self, coefficients: Tensor | None, needs: Sequence[bool]) -> tuple[Tensor, Gradients]:
         """Return the values of all rows (J, N), and the gradients of the inputs that need one."""
@@ -172,11 +178,14 @@ def _save(ctx: Any, call: _Call) -> None:
     """Leave the tensors of a call to autograd, which frees them after the backward though the loss lives on."""
     tensors: list[Tensor] = []
     ctx.call = take_out(call, tensors)
-    ctx.save_for_backward(*tensors)
+    # A teacher run in inference mode has tensors that autograd does not keep; these stay with the context.
+    ctx.kept = [tensor if tensor.is_inference() else None for tensor in tensors]
+    ctx.save_for_backward(*(None if tensor.is_inference() else tensor for tensor in tensors))
 
 
 def _saved(ctx: Any) -> _Call:
-    call: _Call = put_back(ctx.call, ctx.saved_tensors)
+    pairs = zip(ctx.saved_tensors, ctx.kept, strict=True)
+    call: _Call = put_back(ctx.call, tuple(kept if saved is None else saved for saved, kept in pairs))
     return call
 
 
@@ -185,8 +194,8 @@ class _WeightedSum(torch.autograd.Function):
     def forward(
         ctx: Any, call: _Call, first: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        needs = ctx.needs_input_grad[1:]
-        weighted = call.weights() * call.factors()
+        needs = [call.records and need for need in ctx.needs_input_grad[1:]]
+        weighted = call.coefficients()
         scale = _power_of_two_above(weighted)
         values, gradients = call.run(weighted / scale if any(needs) else None, needs)
         # Terms of factor 0 are only looked at, and rows of weight 0 not even that: 0 times infinity must not arise.
@@ -206,10 +215,10 @@ class _WeightedSum(torch.autograd.Function):
         if gradients is None:
             # A second backward through a retained graph: the buffers of the first one belong to its caller.
             needs = ctx.needs_input_grad[1:]
-            _, gradients = call.run(call.weights() * call.factors() / ctx.scale, needs)
+            _, gradients = call.run(call.coefficients() / ctx.scale, needs)
         with torch.no_grad():
             scaled = _scaled(gradients, grad_loss * ctx.scale, call.inputs())
-        return None, *_once(scaled)
+        return None, *_once(scaled, call.inputs())
 
 
 class _Rows(torch.autograd.Function):
@@ -217,17 +226,17 @@ class _Rows(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, first: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         values, _ = call.run(None, (False, False, False))
         _save(ctx, call)
-        return values[0] * call.weights()[0]
+        return values[0] * call.weights()
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
         call = _saved(ctx)
         with torch.no_grad():
-            weighted = (call.weights()[0] * grad_rows)[None]
+            weighted = (call.weights() * grad_rows)[None]
             scale = _power_of_two_above(weighted)
             _, gradients = call.run(weighted / scale, ctx.needs_input_grad[1:])
             scaled = _scaled(gradients, scale, call.inputs())
-        return None, *_once(scaled)
+        return None, *_once(scaled, call.inputs())
 
 
 def _power_of_two_above(coefficients: Tensor) -> Tensor:
@@ -236,16 +245,17 @@ def _power_of_two_above(coefficients: Tensor) -> Tensor:
     return torch.ldexp(torch.ones((), dtype=coefficients.dtype, device=coefficients.device), exponent)
 
 
-def _once(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _once(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Return gradients that refuse to be differentiated again, where a graph of the backward is being made."""
     if not torch.is_grad_enabled():
         return list(gradients)
-    return [None if gradient is None else _Refuse.apply(gradient.requires_grad_()) for gradient in gradients]
+    # They hang on the inputs, so that whoever asks for a derivative by these meets the refusal and not a silent 0.
+    return [None if gradient is None else _Refuse.apply(gradient, *inputs) for gradient in gradients]
 
 
 class _Refuse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *inputs: Tensor | None) -> Tensor:
         return gradient.clone()
 
     @staticmethod

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tutelage.divergences import Divergence, PerToken, Pointwise
+from tutelage.divergences import Divergence, PerToken, Pointwise, product
 from tutelage.execution._readers import (
     Columns,
     Dense,
@@ -113,9 +113,19 @@ def run_block(spec: BlockSpec, inputs: BlockInputs) -> tuple[Tensor, Tensor | No
 
 def value_and_gradient(function: Callable[[Tensor], Tensor], logits: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
     """Return the value of a function of the logits, and the gradient of its sum weighted by `upstream`."""
-    value, pull = torch.func.vjp(function, logits)[:2]
-    (gradient,) = pull(upstream)
-    return value, gradient
+    if torch.compiler.is_compiling():
+        compiled_value, pull = torch.func.vjp(function, logits)[:2]
+        return compiled_value, pull(upstream)[0]
+    # Hooks on saved tensors, of gradient checkpointing say, are for the caller's graph and not for this little one.
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_same, _same):
+        leaf = logits.detach().requires_grad_()
+        value = function(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf, upstream)
+    return value.detach(), gradient
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class _TermBlock:
@@ -242,7 +252,7 @@ class _TermBlock:
     def _samples(self) -> tuple[Tensor, Tensor | None]:
         log_q, q = self._student()
         ids, weights = self._kept(self.tensors[0]), self.tensors[1].to(self.dtype)
-        value = -(weights * log_q.gather(1, ids)).sum(-1)
+        value = -product(weights, log_q.gather(1, ids)).sum(-1)
         if len(self.tensors) == 3:
             value = value - self.tensors[2].to(self.dtype)
         if self.coefficient is None:

@@ -45,6 +45,11 @@ def budget_for(device: torch.device) -> Budget:
     return _override.get() or (_CPU if device.type == "cpu" else _GPU)
 
 
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype for sums of weights and what they divide: float64, but where a device has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @lru_cache(maxsize=1)
 def keep_blocks_in_the_heap() -> None:
     """Teach glibc's allocator, once, to keep freed blocks for the next ones instead of returning their pages.
@@ -70,7 +75,7 @@ def byte_budget(chunk_bytes: int, block_bytes: int | None = None) -> Iterator[No
     """
     block_bytes = chunk_bytes if block_bytes is None else block_bytes
     for name, value in (("chunk_bytes", chunk_bytes), ("block_bytes", block_bytes)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ParameterError(f"byte_budget({name}={value!r}): expected a number of bytes >= 1")
     token = _override.set(Budget(chunk_bytes, block_bytes))
     try:

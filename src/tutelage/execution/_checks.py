@@ -23,8 +23,8 @@ def check_values(plan: Plan) -> None:
         _check_weights(plan.weights)
     for j, job in enumerate(plan.jobs):
         active = slice(None) if plan.weights is None else (plan.weights[j] != 0).nonzero().squeeze(1)
-        if plan.labels is not None and job.divergence.needs_labels:
-            _check_labels(plan.labels, active, plan.columns, "is not among the compared columns of the student")
+        if job.divergence.needs_labels and plan.labels is not None and plan.label_places is not None:
+            _check_labels(plan.label_places, active, plan.columns, "is not among the compared columns", plan.labels)
         _check_teacher(plan, job.teacher, plan.sources[plan.spec.terms[j].teacher].tensors, active)
 
 
@@ -41,15 +41,17 @@ def _check_teacher(plan: Plan, teacher: Distribution, tensors: list[Tensor], act
     first = teacher.parts[0] if isinstance(teacher, Mixture) else teacher
     if isinstance(first, Labels):
         size = plan.student.vocabulary_size
-        _check_labels(tensors[0], active, size, "is not an id of the student's vocabulary")
+        _check_labels(tensors[0], active, size, "is not an id of the student's vocabulary", tensors[0])
     elif isinstance(first, TopK):
-        _check_ids("TopK", _rows(first.indices, active), plan)
-        _check_kept(_rows(tensors[0], active), plan)
+        ids = _rows(first.indices, active)
+        _check_ids("TopK", ids, plan)
+        mapped = _rows(tensors[0], active) < plan.columns
+        _check_kept(ids, mapped)
         for i, part in enumerate(teacher.parts if isinstance(teacher, Mixture) else [first]):
             assert isinstance(part, TopK)
-            if not torch.equal(_rows(part.indices, active), _rows(first.indices, active)):
+            if not torch.equal(_rows(part.indices, active), ids):
                 raise TeacherError(f"Mixture part {i} keeps other ids than part 0; TopK parts must share their indices")
-            _check_empty_tails(part, active, plan)
+            _check_empty_tails(part, active, mapped, plan)
     elif isinstance(first, Sampled):
         _check_ids("Sampled", _rows(first.indices, active), plan)
         _check_samples(_rows(tensors[0], active), _rows(tensors[1], active), plan)
@@ -60,15 +62,15 @@ def _rows(tensor: Tensor, active: Tensor | slice) -> Tensor:
     return tensor.reshape(-1, tensor.shape[-1])[active]
 
 
-def _check_labels(labels: Tensor, active: Tensor | slice, size: int, what: str) -> None:
-    counting = labels[active]
+def _check_labels(places: Tensor, active: Tensor | slice, size: int, what: str, labels: Tensor) -> None:
+    counting = places[active]
     outside = (counting < 0) | (counting >= size)
     if bool(outside.any()):
-        place = int(outside.nonzero()[0])
-        row = place if isinstance(active, slice) else int(active[place])
+        first = int(outside.nonzero()[0])
+        row = first if isinstance(active, slice) else int(active[first])
         raise LabelError(
-            f"label {int(counting[place])} in row {row} {what}: expected 0 to {size - 1}; give rows without a label "
-            "the token weight 0 in the terms that need one"
+            f"label {int(labels[row])} in row {row} {what}: expected 0 to {size - 1}; give rows without a label the "
+            "token weight 0 in the terms that need one"
         )
 
 
@@ -84,32 +86,32 @@ def _check_ids(name: str, ids: Tensor, plan: Plan) -> None:
         )
 
 
-def _check_kept(places: Tensor, plan: Plan) -> None:
-    mapped = places < plan.columns
+def _check_kept(ids: Tensor, mapped: Tensor) -> None:
     if not bool(mapped.any(-1).all()):
         raise VocabularyError(
             f"{int((~mapped.any(-1)).sum())} rows of TopK keep no id that the vocabulary map compares; capture the "
             "teacher over the shared columns"
         )
-    ordered = places.sort(-1).values
-    repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] < plan.columns)
+    ordered = ids.sort(-1).values
+    repeated = ordered[:, 1:] == ordered[:, :-1]
     if bool(repeated.any()):
-        raise TeacherError(
-            f"TopK.indices repeat an id in a row (place {int(ordered[:, 1:][repeated][0])}); expected distinct ids"
-        )
+        again = int(ordered[:, 1:][repeated][0])
+        raise TeacherError(f"TopK.indices repeat an id in a row: {again} stands there twice; expected distinct ids")
 
 
-def _check_empty_tails(teacher: TopK, active: Tensor | slice, plan: Plan) -> None:
-    kept = _rows(teacher.logits, active).double()
-    if teacher.tail != "bucket" or plan.vocabulary is not None or kept.shape[1] != plan.columns:
+def _check_empty_tails(teacher: TopK, active: Tensor | slice, mapped: Tensor, plan: Plan) -> None:
+    """Raise `TeacherError` if a tail has mass where all compared columns are kept, so that there is no place for it."""
+    full = mapped.sum(-1) == plan.columns
+    if teacher.tail != "bucket" or not bool(full.any()):
         return
+    kept = _rows(teacher.logits, active).double().masked_fill(~mapped, -torch.inf)
     for temperature, tail in teacher.log_tails.items():
         others = tail.reshape(-1)[active].double()
         share = (others - torch.logaddexp((kept / temperature).logsumexp(-1), others)).exp()
-        if bool((share > _SUM_TOLERANCE).any()):
+        if bool((full & (share > _SUM_TOLERANCE)).any()):
             raise TeacherError(
                 f"TopK keeps all {plan.columns} ids, yet log_tails[{temperature:g}] leaves up to "
-                f"{float(share.max()):.3g} of the mass to others; expected -inf"
+                f"{float(share[full].max()):.3g} of the mass to others; expected -inf"
             )
 
 

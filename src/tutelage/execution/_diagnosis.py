@@ -25,16 +25,25 @@ def explain_non_finite(spec: BlockSpec, inputs: BlockInputs, values: Tensor, row
     where = f"in row {row} ({term.divergence.kind})"
     student = spec.columns.take(inputs.student, inputs.student_ids) if term.shared else inputs.student
     _explain_logits("student", spec.student.apply(student[inner].to(spec.dtype)), term.divergence, where)
+    excludes = bool((student[inner] == -torch.inf).any())
     reader = spec.readers[term.teacher]
     tensors = [tensor[inner] for tensor in inputs.teachers[term.teacher]]
     if isinstance(reader, Dense):
         for raw, transform in zip(tensors, reader.transforms, strict=True):
             compared = reader.columns.take(raw[None], inputs.teacher_ids)[0]
             _explain_logits("teacher", transform.apply(compared.to(spec.dtype)), term.divergence, where)
+            excludes |= bool((compared == -torch.inf).any())
     elif isinstance(reader, Sparse):
         _explain_sparse(tensors[1:], where)
+        excludes |= any(bool((tensor == -torch.inf).any()) for tensor in tensors[1:])
     elif isinstance(reader, Samples) and not all(bool(tensor.isfinite().all()) for tensor in tensors[1:]):
         raise NonFiniteError(f"Sampled holds weights or an entropy that are not finite {where}; capture that row again")
+    if not excludes:
+        largest = float(student[inner].abs().max())
+        raise NonFiniteError(
+            f"the divergence overflows {where}: the largest of the student's logits is {largest:g} in size; scale the "
+            "logits, or choose less extreme parameters"
+        )
     raise InfiniteDivergenceError(
         f"the divergence is infinite {where}: one side has a logit of -inf where the other has mass. Use a divergence "
         "that is bounded (jensen_shannon, skew_forward_kl, hellinger), or leave out what a side excludes with a "

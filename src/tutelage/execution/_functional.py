@@ -11,7 +11,8 @@ from tutelage.distributions import Distribution, HeadStates, Logits, Mixture, ch
 from tutelage.divergences import Divergence, ForwardKL, check_divergence
 from tutelage.errors import CompatibilityError, DtypeError, ParameterError
 from tutelage.execution._autograd import weighted_rows, weighted_sum
-from tutelage.execution._plan import make_plan
+from tutelage.execution._budget import exact_dtype
+from tutelage.execution._plan import check_token_weights, make_plan
 from tutelage.execution._readers import Dense
 from tutelage.execution._sources import Job
 from tutelage.vocabulary import VocabularyMap
@@ -58,7 +59,7 @@ def divergence(
     rows = student_side.batch_shape.numel()
     factor: Tensor | float = 1.0
     if reduction == "mean":
-        factor = 1.0 / rows if token_weights is None else inverse(sum_of_weights(token_weights, student_side))
+        factor = 1.0 / rows if token_weights is None else inverse(sum_of_weights(token_weights))
     job = Job(divergence, teacher_side, temperature, token_weights, factor)
     if reduction == "none":
         return weighted_rows(
@@ -103,12 +104,10 @@ def as_teacher(name: str, teacher: Tensor | Distribution) -> Distribution:
     )
 
 
-def sum_of_weights(token_weights: Tensor, student: Logits | HeadStates) -> Tensor:
-    """Return the sum of the weights, in the precision of the loss."""
-    if not isinstance(token_weights, Tensor):
-        raise DtypeError(f"token_weights are {type(token_weights).__name__}; expected a tensor, one weight per row")
-    dtype = torch.float64 if any(tensor.dtype == torch.float64 for _, tensor in student.tensors()) else torch.float32
-    return token_weights.detach().sum(dtype=dtype)
+def sum_of_weights(token_weights: Tensor) -> Tensor:
+    """Return the sum of the weights; kept exact, so that neither it nor its inverse leaves the range of float32."""
+    check_token_weights(token_weights)
+    return token_weights.detach().sum(dtype=exact_dtype(token_weights.device))
 
 
 def inverse(normalizer: Tensor) -> Tensor:

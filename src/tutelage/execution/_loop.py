@@ -104,19 +104,18 @@ class _Walk:
         self.function = backend.block_function(self.spec)
         self.temperatures = backend.temperatures(plan.temperatures, self.spec.dtype, plan.device)
         student = plan.student
-        self.head = _Head(student, plan.autocast) if isinstance(student, HeadStates) else None
+        self.head = _Head(plan, student) if isinstance(student, HeadStates) else None
         self.inputs = _flatten(student.hidden if isinstance(student, HeadStates) else student.values)
         used = sorted({term.teacher for term in self.spec.terms})
         self.sources = {place: plan.sources[place] for place in used}
         self.heads = {
-            (place, i): _Head(head, plan.autocast)
+            (place, i): _Head(plan, head)
             for place, source in self.sources.items()
             for i, head in enumerate(source.heads)
             if head is not None
         }
-        widths = [
-            head.columns * head.dtype.itemsize for head in [*self.heads.values(), *([self.head] if self.head else [])]
-        ]
+        every_head = [*self.heads.values(), *([] if self.head is None else [self.head])]
+        widths = [head.columns * head.dtype.itemsize for head in every_head]
         width = plan.student.vocabulary_size * self.spec.dtype.itemsize
         self.block_rows = budget.block_rows(width, group.count)
         self.chunk_rows = (
@@ -161,7 +160,7 @@ class _Walk:
             student=raw[inside],
             teachers=[[tensor[inside] for tensor in tensors] for tensors in teachers],
             coefficients=None if self.coefficients is None else self.coefficients[:, rows].contiguous(),
-            labels=None if plan.labels is None else _take(plan.labels, rows),
+            labels=None if plan.label_places is None else _take(plan.label_places, rows),
             keep=None if self.keep is None else self.keep[:, rows].contiguous(),
             temperatures=self.temperatures,
             student_ids=plan.student_ids,
@@ -182,19 +181,19 @@ class _Walk:
         if self.gradients.weight is not None:
             self.head.add_weight_gradient(self.gradients.weight, raw, hidden)
         if self.gradients.bias is not None:
-            self.gradients.bias += raw.sum(0, dtype=self.gradients.bias.dtype)
+            self.gradients.bias[: self.head.columns] += raw.sum(0, dtype=self.gradients.bias.dtype)
 
 
 class _Head:
     """A head in the dtype in which its product runs, with a buffer for the logits of a chunk."""
 
-    def __init__(self, side: HeadStates, autocast: torch.dtype | None) -> None:
-        self.columns = side.vocabulary_size
+    def __init__(self, plan: Plan, side: HeadStates) -> None:
+        self.columns, autocast = plan.head_columns(side), plan.autocast
         self.dtype = torch.promote_types(side.hidden.dtype, side.weight.dtype)
         if autocast is not None and self.dtype != torch.float64:
             self.dtype = autocast
-        self.weight = side.weight.detach().to(self.dtype)
-        self.bias = None if side.bias is None else side.bias.detach().to(self.dtype)
+        self.weight = side.weight.detach()[: self.columns].to(self.dtype)
+        self.bias = None if side.bias is None else side.bias.detach()[: self.columns].to(self.dtype)
         self.buffer: Tensor | None = None
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -209,7 +208,7 @@ class _Head:
 
     def add_weight_gradient(self, total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
         """Add `gradient.T @ hidden` to a total (V, D), which is float32 also where the product is half precision."""
-        hidden = hidden.to(self.dtype)
+        hidden, total = hidden.to(self.dtype), total[: self.columns]
         if total.dtype == self.dtype:
             total.addmm_(gradient.T, hidden)
             return

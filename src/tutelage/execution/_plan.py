@@ -17,7 +17,7 @@ from tutelage.execution._block import BlockSpec, TermSpec
 from tutelage.execution._compatibility import check_compatible
 from tutelage.execution._readers import Columns, Transform
 from tutelage.execution._sources import Job, Source, make_source
-from tutelage.vocabulary import VocabularyMap
+from tutelage.vocabulary import VocabularyMap, check_vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,9 @@ class Plan:
     weights: Tensor | None
     """(J, N), or None if every row counts once for every term."""
     labels: Tensor | None
+    """(N,), for divergences that need them."""
+    label_places: Tensor | None
+    """(N,): the labels as places among the compared columns, V for one that has none."""
     vocabulary: VocabularyMap | None
     student_ids: Tensor | None
     teacher_ids: Tensor | None
@@ -45,17 +48,27 @@ class Plan:
         """V, the number of columns that are compared."""
         return self.student.vocabulary_size if self.vocabulary is None else self.vocabulary.length
 
+    def head_columns(self, side: HeadStates) -> int:
+        """Return how many rows of a head are used: a map of the first ones spares the rest, unless labels want all."""
+        is_student = side is self.student
+        ids = self.student_ids if is_student else self.teacher_ids
+        needs_all = is_student and not all(term.shared for term in self.spec.terms)
+        if self.vocabulary is None or ids is not None or needs_all:
+            return side.vocabulary_size
+        return self.vocabulary.length
+
 
 def make_plan(
     student: Distribution, jobs: Sequence[Job], labels: Tensor | None = None, vocabulary: VocabularyMap | None = None
 ) -> Plan:
     """Check everything that needs no look at values, and lay the call out."""
+    check_vocabulary(vocabulary)
     for job in jobs:
         check_compatible(job.divergence, student, job.teacher)
     assert isinstance(student, (Logits, HeadStates))
-    device = _check_devices(student, jobs, labels)
     for job in jobs:
         _check_shapes(student, job, labels, vocabulary)
+    device = _check_devices(student, jobs, labels)
 
     teachers = list({id(job.teacher): job.teacher for job in jobs}.values())
     temperatures = tuple(sorted({float(job.temperature) for job in jobs}))
@@ -81,7 +94,8 @@ def make_plan(
         Columns(None if vocabulary is None else vocabulary.length),
         _dtype(student, jobs),
     )
-    needs_labels = labels is not None and any(job.divergence.needs_labels for job in jobs)
+    needs_labels = any(job.divergence.needs_labels for job in jobs)
+    flat_labels = labels.reshape(-1) if needs_labels and labels is not None else None
     return Plan(
         student=student,
         jobs=list(jobs),
@@ -89,7 +103,10 @@ def make_plan(
         sources=sources,
         temperatures=temperatures,
         weights=_weights(jobs, student.batch_shape, spec.dtype, device),
-        labels=_label_places(labels, vocabulary) if needs_labels else None,
+        labels=flat_labels,
+        label_places=flat_labels
+        if vocabulary is None or flat_labels is None
+        else vocabulary.places("student", flat_labels),
         vocabulary=vocabulary,
         student_ids=None if vocabulary is None else vocabulary.ids("student", device),
         teacher_ids=None if vocabulary is None else vocabulary.ids("teacher", device),
@@ -116,12 +133,6 @@ def _weights(jobs: Sequence[Job], batch_shape: torch.Size, dtype: torch.dtype, d
         return None
     ones = torch.ones(batch_shape, dtype=dtype, device=device)
     return torch.stack([(ones if job.weights is None else job.weights.detach().to(dtype)).reshape(-1) for job in jobs])
-
-
-def _label_places(labels: Tensor | None, vocabulary: VocabularyMap | None) -> Tensor | None:
-    if labels is None:
-        return None
-    return labels.reshape(-1) if vocabulary is None else vocabulary.places("student", labels.reshape(-1))
 
 
 def _check_devices(student: Distribution, jobs: Sequence[Job], labels: Tensor | None) -> torch.device:
@@ -161,8 +172,7 @@ def _check_shapes(
             "VocabularyMap(student_ids, teacher_ids)"
         )
     if job.weights is not None:
-        if not isinstance(job.weights, Tensor) or job.weights.dtype.is_complex:
-            raise DtypeError(f"token_weights are {_type(job.weights)}; expected a tensor of numbers or booleans")
+        check_token_weights(job.weights)
         if job.weights.shape != rows:
             raise ShapeError(
                 f"token_weights have shape {tuple(job.weights.shape)}; expected {tuple(rows)}, one per row"
@@ -176,6 +186,12 @@ def _check_shapes(
             raise DtypeError(f"labels are {_type(labels)}; expected torch.int64")
         if labels.shape != rows:
             raise ShapeError(f"labels have shape {tuple(labels.shape)}; expected {tuple(rows)}, one per row")
+
+
+def check_token_weights(weights: object) -> None:
+    """Raise `DtypeError` unless the weights are a tensor of real numbers or booleans."""
+    if not isinstance(weights, Tensor) or weights.dtype.is_complex:
+        raise DtypeError(f"token_weights are {_type(weights)}; expected a tensor of numbers or booleans, one per row")
 
 
 def _type(value: object) -> str:

@@ -50,8 +50,7 @@ def make_source(
     vocabulary: VocabularyMap | None,
 ) -> Source:
     """Return the source of one teacher for the jobs that use it."""
-    parts = list(teacher.parts) if isinstance(teacher, Mixture) else [teacher]
-    shares = teacher.shares if isinstance(teacher, Mixture) else (1.0,)
+    parts, shares = teacher.heard if isinstance(teacher, Mixture) else ([teacher], (1.0,))
     space = teacher.space if isinstance(teacher, Mixture) else "probability"
     first = parts[0]
     if isinstance(first, (Logits, HeadStates)):

@@ -37,7 +37,7 @@ def _run_term(
     assert isinstance(reader, Dense)
     assert isinstance(plan.student, Logits)
     weights = torch.ones_like(values[j]) if plan.weights is None else plan.weights[j]
-    raw = plan.student.values.detach().flatten(0, -2)
+    raw = plan.student.values.detach().reshape(plan.rows, -1)
     teacher = reader.logits(plan.sources[term.teacher].tensors, plan.teacher_ids, spec.dtype, temperature)
     counts = weights != 0
     rows: slice | Tensor = slice(None)
