@@ -63,7 +63,8 @@ class StandardizedKL(PerToken):
 
     `KL(softmax(n(t)/T) || softmax(n(z)/T))` with `n(x) = (x - mean x) / (1e-7 + std x)`, the standard deviation with
     V - 1 below the line, t the teacher's logits, z the student's; range [0, inf). Shifting or scaling a side changes
-    nothing, so the student need not match the teacher's logit range. Equal logits standardise to 0.
+    nothing, so the student need not match the teacher's logit range. A row of equal logits standardises to 0, and gets no
+    gradient.
     Shapes (..., V) -> (...), nats per token. A logit of -inf is refused.
 
     >>> import torch, tutelage as tl
@@ -85,7 +86,6 @@ class StandardizedKL(PerToken):
 def _standardize(logits: Tensor) -> Tensor:
     centred = logits - logits.mean(-1, keepdim=True)
     variance = centred.square().sum(-1, keepdim=True) / max(logits.shape[-1] - 1, 1)
-    # A row of equal logits has no gradient: the derivative of the root at 0 must not enter.
+    # A row of equal logits has no direction to leave in: it counts as 0 and gets no gradient, instead of one of 1e7.
     is_flat = variance == 0
-    deviation = torch.where(is_flat, 0.0, torch.where(is_flat, 1.0, variance).sqrt())
-    return centred / (deviation + 1e-7)
+    return torch.where(is_flat, 0.0, centred / (torch.where(is_flat, 1.0, variance).sqrt() + 1e-7))
