@@ -63,9 +63,8 @@ class StandardizedKL(PerToken):
 
     `KL(softmax(n(t)/T) || softmax(n(z)/T))` with `n(x) = (x - mean x) / (1e-7 + std x)`, the standard deviation with
     V - 1 below the line, t the teacher's logits, z the student's; range [0, inf). Shifting or scaling a side changes
-    nothing, so the student need not match the teacher's logit range. A row of equal logits standardises to 0, and gets no
-    gradient.
-    Shapes (..., V) -> (...), nats per token. A logit of -inf is refused.
+    nothing, so the student need not match the teacher's logit range. A row of equal logits standardises to 0, without a
+    gradient. Shapes (..., V) -> (...), nats per token. A logit of -inf is refused.
 
     >>> import torch, tutelage as tl
     >>> student, teacher = torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([[2.0, 0.0, 0.0]])

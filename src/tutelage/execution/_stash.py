@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,26 +19,18 @@ class _Slot:
 
 def take_out(value: Any, tensors: list[Tensor]) -> Any:
     """Return a copy of nested dataclasses, lists, tuples and dicts without its tensors, which join the list."""
-
-    def visit(part: Any) -> Any:
-        if not isinstance(part, Tensor):
-            return _rebuild(part, visit)
-        tensors.append(part)
-        return _Slot(len(tensors) - 1)
-
-    return visit(value)
+    if not isinstance(value, Tensor):
+        return _rebuild(value, partial(take_out, tensors=tensors))
+    tensors.append(value)
+    return _Slot(len(tensors) - 1)
 
 
-def put_back(value: Any, tensors: tuple[Tensor, ...]) -> Any:
+def put_back(value: Any, tensors: Sequence[Tensor]) -> Any:
     """Return the object that `take_out` was given."""
-
-    def visit(part: Any) -> Any:
-        return tensors[part.place] if isinstance(part, _Slot) else _rebuild(part, visit)
-
-    return visit(value)
+    return tensors[value.place] if isinstance(value, _Slot) else _rebuild(value, partial(put_back, tensors=tensors))
 
 
-def _rebuild(value: Any, visit: Any) -> Any:
+def _rebuild(value: Any, visit: Callable[[Any], Any]) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(visit(part) for part in value)
     if isinstance(value, dict):
