@@ -345,6 +345,8 @@ class Mixture(Distribution):
     space: Literal["probability", "logit"] = "probability"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.parts, Sequence):
+            raise CompatibilityError(f"Mixture({_named(self.parts)}): expected a list of teachers")
         if len(self.parts) == 0:
             raise EmptyInputError("Mixture([]): a mixture needs at least one teacher")
         if self.space not in ("probability", "logit"):
@@ -413,7 +415,7 @@ def check_temperature(temperature: float) -> None:
     """Raise `ParameterError` unless the temperature is a finite number > 0 whose square float32 can hold."""
     is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
     if not is_number or not math.isfinite(temperature) or temperature <= 0:
-        raise ParameterError(f"temperature={temperature!r}: it must be a finite number > 0")
+        raise ParameterError(f"temperature={temperature!r}: it must be a Python number, a finite number > 0")
     if not _LEAST_TEMPERATURE <= temperature <= 1 / _LEAST_TEMPERATURE:
         raise ParameterError(
             f"temperature={temperature!r}: expected a number between {_LEAST_TEMPERATURE:g} and "

@@ -158,6 +158,9 @@ class FeatureDistiller(nn.Module):
         super().__init__()
         if not layers:
             raise EmptyInputError("FeatureDistiller([]): give at least one layer")
+        for layer in layers:
+            if not isinstance(layer, tuple) or len(layer) != 2:
+                raise CompatibilityError(f"FeatureDistiller got the layer {layer!r}; expected pairs of (weight, loss)")
         self.weights = [weight for weight, _ in layers]
         check_shares("layer weights", self.weights, len(layers))
         self.losses = [_terms(loss) for _, loss in layers]

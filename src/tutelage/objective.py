@@ -146,6 +146,10 @@ class Objective:
     def __init__(
         self, terms: Mapping[str, Term | FeatureTerm], backend: str = "auto", validate: bool | None = None
     ) -> None:
+        if not isinstance(terms, Mapping):
+            raise CompatibilityError(
+                f"the terms are {type(terms).__name__}; expected them by name, {{name: Term(...)}}"
+            )
         if not terms:
             raise EmptyInputError("Objective({}): an objective needs at least one term")
         for name, term in terms.items():
@@ -177,6 +181,8 @@ class Objective:
         however a batch is split.
         """
         side = as_student(student)
+        if not isinstance(teachers, Mapping):
+            raise TeacherError(f"the teachers are {type(teachers).__name__}; expected them by name, {{'teacher': ...}}")
         named = {name: as_teacher(name, teacher) for name, teacher in teachers.items()}
         shares = {
             name: _Share(self._of(name, "token_weights", token_weights), self._of(name, "normalizer", normalizer), side)
@@ -246,11 +252,17 @@ def _global_sum(normalizer: Tensor | float, local: Tensor) -> Tensor:
     """Return a normaliser as a tensor, after the checks that need not wait for a device."""
     if isinstance(normalizer, Tensor) and normalizer.numel() != 1:
         raise ShapeError(f"normalizer has shape {tuple(normalizer.shape)}; expected one number per term")
+    if not isinstance(normalizer, (Tensor, int, float)):
+        raise WeightError(
+            f"normalizer={normalizer!r}: expected a number per term, the sum of the weights of the whole step"
+        )
     if isinstance(normalizer, Tensor) and normalizer.device.type != "cpu":
         return normalizer.detach().reshape(()).to(local.device, local.dtype)
     number = float(normalizer)
     if not math.isfinite(number) or number < 0:
-        raise WeightError(f"normalizer={number:g}: expected the finite sum of the token weights of the whole step")
+        raise WeightError(
+            f"normalizer={number:g}: expected the finite sum of the token weights of the whole step, >= 0"
+        )
     if number == 0 and local.device.type == "cpu" and float(local) != 0:
         raise WeightError(
             f"normalizer=0 came with token weights that sum to {float(local):g}; expected the sum over all "
@@ -277,18 +289,19 @@ def _feature_value(
     name: str, term: FeatureTerm, features: Mapping[str, tuple[Tensor, Tensor]], share: _Share, validate: bool | None
 ) -> Tensor:
     pair = features.get(name)
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(side, Tensor) for side in pair):
         raise TeacherError(
             f"term {name!r} compares features, and got {'none' if pair is None else type(pair).__name__}; pass "
             f"features={{{name!r}: (student, teacher)}}"
         )
     student, teacher = pair
     # A mean over the rows of the features counts as much as its micro-batch does in the whole step.
-    of_the_step = (share.local * share.inverse).to(student.dtype) if share.is_global else 1.0
+    of_the_step = share.local * share.inverse if share.is_global else torch.ones_like(share.local)
     if isinstance(term.loss, Divergence):
         check_widths(name, student, teacher)
         if share.weights is None:
-            return divergence(student, teacher, term.loss, validate=validate) * of_the_step
+            value = divergence(student, teacher, term.loss, validate=validate)
+            return value * of_the_step.to(value.dtype)
         weighted = divergence(
             student, teacher, term.loss, token_weights=share.weights, reduction="sum", validate=validate
         )
@@ -302,7 +315,8 @@ def _feature_value(
     if not isinstance(value, Tensor) or value.dim() != 0:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ShapeError(f"the loss of the feature term {name!r} returned {got}; expected a tensor without dimensions")
-    return value * of_the_step
+    precise = torch.promote_types(value.dtype, torch.float32)
+    return value.to(precise) * of_the_step.to(precise)
 
 
 def check_widths(name: str, student: Tensor, teacher: Tensor) -> None:

@@ -66,6 +66,8 @@ def make_plan(
     for job in jobs:
         check_compatible(job.divergence, student, job.teacher)
     assert isinstance(student, (Logits, HeadStates))
+    if labels is not None:
+        check_labels(labels)
     for job in jobs:
         _check_shapes(student, job, labels, vocabulary)
     device = _check_devices(student, jobs, labels)
@@ -182,10 +184,14 @@ def _check_shapes(
             raise LabelError(
                 f"{job.divergence.kind} treats the labelled outcome apart; pass labels, int64, shape {tuple(rows)}"
             )
-        if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-            raise DtypeError(f"labels are {_type(labels)}; expected torch.int64")
         if labels.shape != rows:
             raise ShapeError(f"labels have shape {tuple(labels.shape)}; expected {tuple(rows)}, one per row")
+
+
+def check_labels(labels: object) -> None:
+    """Raise `DtypeError` unless the labels are a tensor of ids."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        raise DtypeError(f"labels are {_type(labels)}; expected torch.int64, a tensor of ids")
 
 
 def check_token_weights(weights: object) -> None:
