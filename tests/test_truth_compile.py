@@ -222,3 +222,32 @@ def test_compiled_maps(by_ids, generator):
 @pytest.mark.parametrize("name", EXHAUSTIVE)
 def test_all_combinations_compiled(name):
     check_term_by_term(EXHAUSTIVE[name], rows=20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("excluded", [False, True], ids=["finite", "minus_inf"])
+def test_extreme_logits_compiled(excluded, generator):
+    """The compiled block mends limits everywhere, the eager one only where its sums say so: they must agree."""
+    rows, columns = 60, 9
+    signs = torch.randn(rows, columns, generator=generator).sign()
+    sides = [1e4 * signs, 1e4 * signs.flip(0), torch.randn(rows, columns, generator=generator)]
+    student, teacher = torch.cat(sides), torch.cat([sides[2], sides[0], 40 * sides[2].flip(1)])
+    kinds = [kind for kind, name in COMBINATIONS if name == "logits"]
+    if excluded:
+        # The teacher excludes what it likes least, the student what no teacher here gives mass to.
+        kinds = ["forward_kl", "jensen_shannon", "skew_forward_kl", "skew_reverse_kl", "total_variation", "hellinger"]
+        kinds += ["alpha_beta"]
+        teacher = teacher.masked_fill(teacher <= teacher.median(-1, keepdim=True).values, -torch.inf)
+        student = student.masked_fill((teacher == -torch.inf) & (signs.repeat(3, 1) > 0), -torch.inf)
+    terms = {kind: tl.Term(build(kind), temperature=2.0) for kind in kinds}
+    teachers = {"teacher": teacher, "labels": tl.Labels(torch.arange(len(student)) % columns)}
+    results = []
+    for backend in ("compile", "torch"):
+        leaf = student.clone().requires_grad_()
+        rows_of = tl.Objective(terms, backend=backend)(leaf, teachers)
+        results.append((rows_of, *torch.autograd.grad(rows_of.loss, leaf)))
+    (compiled, gradient), (eager, eager_gradient) = results
+    assert gradient.isfinite().all()
+    for kind in kinds:
+        torch.testing.assert_close(compiled.parts[kind], eager.parts[kind], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, eager_gradient, rtol=1e-4, atol=1e-5)

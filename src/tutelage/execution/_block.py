@@ -23,6 +23,7 @@ from tutelage.execution._readers import (
     Sparse,
     Transform,
     log_softmax,
+    log_softmax_and_softmax,
 )
 
 
@@ -157,10 +158,11 @@ class _TermBlock:
             return self._per_token(divergence, reader)
         assert isinstance(divergence, Pointwise)
         if isinstance(reader, Dense):
-            log_p = reader.log_p(self.tensors, self.teacher_ids, self.dtype, self.temperature)
-            return self._dense(divergence, log_p)
+            log_p, p = reader.log_p_and_p(self.tensors, self.teacher_ids, self.dtype, self.temperature)
+            return self._dense(divergence, log_p, p)
         if isinstance(reader, SmoothedLabels):
-            return self._dense(divergence, reader.log_p(self._kept(self.tensors[0]), self.logits.shape[1], self.dtype))
+            log_p = reader.log_p(self._kept(self.tensors[0]), self.logits.shape[1], self.dtype)
+            return self._dense(divergence, log_p, log_p.exp())
         if isinstance(reader, Samples):
             return self._samples()
         return self._sparse(divergence, reader)
@@ -169,8 +171,7 @@ class _TermBlock:
         """Return log q and q (n, V), made once for all terms of the same temperature and columns."""
         key = (self.term.temperature, self.term.shared)
         if key not in self.soft:
-            log_q = log_softmax(self.logits, self.temperature)
-            self.soft[key] = log_q, log_q.exp()
+            self.soft[key] = log_softmax_and_softmax(self.logits, self.temperature)
         return self.soft[key]
 
     def _kept(self, ids: Tensor) -> Tensor:
@@ -183,9 +184,8 @@ class _TermBlock:
         assert self.coefficient is not None
         return self.coefficient / self.temperature
 
-    def _dense(self, divergence: Pointwise, log_p: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _dense(self, divergence: Pointwise, log_p: Tensor, p: Tensor) -> tuple[Tensor, Tensor | None]:
         log_q, q = self._student()
-        p = log_p.exp()
         value = divergence.term(log_p, log_q, p, q).sum(-1)
         if self.coefficient is None:
             return value, None
@@ -217,7 +217,10 @@ class _TermBlock:
             rest = logits.scatter(1, ids, -torch.inf)
             highest = rest.amax(-1, keepdim=True)
             highest = torch.where(highest == -torch.inf, 0.0, highest)
-            rest = rest.sub_(highest).div_(self.temperature).exp_()
+            rest = rest.sub_(highest)
+            if not (isinstance(self.temperature, float) and self.temperature == 1):
+                rest = rest.div_(self.temperature)
+            rest = rest.exp_()
             total = rest.sum(-1, keepdim=True)
             log_q = log_softmax(torch.cat([(kept - highest) / self.temperature, total.log()], -1), 1.0)
         else:

@@ -117,7 +117,7 @@ class _Walk:
         every_head = [*self.heads.values(), *([] if self.head is None else [self.head])]
         widths = [head.columns * head.dtype.itemsize for head in every_head]
         width = plan.student.vocabulary_size * self.spec.dtype.itemsize
-        self.block_rows = budget.block_rows(width, group.count)
+        self.block_rows = budget.block_rows(width, group.count, bool(widths))
         self.chunk_rows = (
             budget.chunk_rows(widths, group.count, at_least=self.block_rows) if widths else self.block_rows
         )

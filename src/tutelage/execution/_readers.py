@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tutelage.execution._budget import exact_dtype
+
 Scalar = Tensor | float
 """A temperature: a number when run eagerly, a tensor without dimensions when compiled."""
 
@@ -56,12 +58,32 @@ class Transform:
         return gradient if self.scale is None else gradient.mul_(self.scale)
 
 
+def soften(logits: Tensor, temperature: Scalar) -> Tensor:
+    """Return `(logits - max) / T`, a new tensor; the maximum goes first, so that a shift of the row costs no digits."""
+    highest = logits.amax(-1, keepdim=True)
+    if isinstance(temperature, float) and temperature != 1:
+        # One pass instead of two: multiply and add without rounding in between.
+        return torch.add(highest * (-1 / temperature), logits, alpha=1 / temperature)
+    softened = logits - highest
+    return softened if isinstance(temperature, float) else softened.div_(temperature)
+
+
 def log_softmax(logits: Tensor, temperature: Scalar) -> Tensor:
-    """Return `log softmax(logits / T)`: the largest logit goes first, so that a shift of the row costs no digits."""
-    softened = logits - logits.amax(-1, keepdim=True)
-    if not (isinstance(temperature, float) and temperature == 1):
-        softened = softened.div_(temperature)
+    """Return `log softmax(logits / T)`."""
+    softened = soften(logits, temperature)
     return softened.sub_(softened.exp().sum(-1, keepdim=True).log_())
+
+
+def log_softmax_and_softmax(logits: Tensor, temperature: Scalar) -> tuple[Tensor, Tensor]:
+    """Return `log softmax(logits / T)` and its exponential, for one exponential of each logit.
+
+    The second is made to fit the rounded first one: sums of `p log(p/q) + q - p` then keep their digits near p = q.
+    """
+    softened = soften(logits, temperature)
+    exponentials = softened.exp()
+    log_total = exponentials.sum(-1, keepdim=True).log_()
+    inverse = torch.exp(-log_total.to(exact_dtype(logits.device))).to(logits.dtype)
+    return softened.sub_(log_total), exponentials.mul_(inverse)
 
 
 def log_mean(log_probs: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
@@ -91,12 +113,15 @@ class Dense:
             for raw, transform in zip(tensors, self.transforms, strict=True)
         ]
 
-    def log_p(self, tensors: Sequence[Tensor], ids: Tensor | None, dtype: torch.dtype, temperature: Scalar) -> Tensor:
-        """Return log p (n, V)."""
+    def log_p_and_p(
+        self, tensors: Sequence[Tensor], ids: Tensor | None, dtype: torch.dtype, temperature: Scalar
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p and p (n, V)."""
         parts = self._parts(tensors, ids, dtype)
         if self.space == "logit" or len(parts) == 1:
-            return log_softmax(_weighted_sum(parts, self.shares), temperature)
-        return log_mean([log_softmax(part, temperature) for part in parts], self.shares)
+            return log_softmax_and_softmax(_weighted_sum(parts, self.shares), temperature)
+        log_p = log_mean([log_softmax(part, temperature) for part in parts], self.shares)
+        return log_p, log_p.exp()
 
     def logits(self, tensors: Sequence[Tensor], ids: Tensor | None, dtype: torch.dtype, temperature: Scalar) -> Tensor:
         """Return logits (n, V) whose softmax at T is p."""
