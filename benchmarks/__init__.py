@@ -1,1 +1,1 @@
-"""Speed and memory beside PyTorch and the peers."""
+"""Speed and memory beside PyTorch and the peers: `python -m benchmarks.run`, or `make bench`."""
