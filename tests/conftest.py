@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
+
 import hypothesis
 import pytest
 import torch
@@ -23,3 +26,19 @@ pytest.register_assert_rewrite("laws.values", "laws.rows", "laws.gradients", "la
 def generator() -> torch.Generator:
     """A source of numbers that is the same in every run and for every test, whatever ran before."""
     return torch.Generator().manual_seed(20240229)
+
+
+@pytest.fixture
+def refused():
+    """Return a context that wants exactly this error, and in its message what came and what to do about it."""
+
+    @contextmanager
+    def context(error, came, remedy):
+        assert issubclass(error, ValueError)
+        with pytest.raises(error) as caught:
+            yield
+        assert caught.type is error, repr(caught.value)
+        for pattern in (came, remedy):
+            assert re.search(pattern, str(caught.value)), f"{pattern!r} is not in: {caught.value}"
+
+    return context
