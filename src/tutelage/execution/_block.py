@@ -109,6 +109,9 @@ def run_block(spec: BlockSpec, inputs: BlockInputs) -> tuple[Tensor, Tensor | No
             spec.columns.add(gradient, addend, inputs.student_ids)
     if gradient is not None:
         gradient = spec.student.backward(gradient, logits)
+        if inputs.keep is not None:
+            # Rows that count for no term may hold NaN, which 0 times the slope of a softcap would let through.
+            gradient = torch.where(inputs.keep.any(0)[:, None], gradient, 0.0)
     return torch.stack(values), gradient
 
 

@@ -21,8 +21,8 @@ class Budget:
 
     chunk_bytes: int
     block_bytes: int
-    head_block_bytes: int
-    """The same where heads make the logits: a larger block is a little faster, and small beside the chunk."""
+    head_block_bytes: int = 0
+    """The same where heads make the logits, if larger: a little faster, and still small beside the chunk."""
 
     def chunk_rows(self, widths: Sequence[int], count: int, at_least: int) -> int:
         """Return how many rows the heads turn into logits at once; `widths` are bytes per row."""
@@ -30,7 +30,8 @@ class Budget:
 
     def block_rows(self, width: int, count: int, has_heads: bool) -> int:
         """Return how many rows one call of the block function sees."""
-        return max(1, min(count, (self.head_block_bytes if has_heads else self.block_bytes) // width))
+        budget = max(self.block_bytes, self.head_block_bytes) if has_heads else self.block_bytes
+        return max(1, min(count, budget // width))
 
 
 # Chosen by benchmarks/sweep.py on 2 cores with 1 MiB of L2 each and 32 MiB of L3. Blocks of 1 MiB are within a tenth of
@@ -80,7 +81,7 @@ def byte_budget(chunk_bytes: int, block_bytes: int | None = None) -> Iterator[No
     for name, value in (("chunk_bytes", chunk_bytes), ("block_bytes", block_bytes)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ParameterError(f"byte_budget({name}={value!r}): expected a number of bytes >= 1")
-    token = _override.set(Budget(chunk_bytes, block_bytes, block_bytes))
+    token = _override.set(Budget(chunk_bytes, block_bytes))
     try:
         yield
     finally:

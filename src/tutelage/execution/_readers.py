@@ -13,8 +13,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tutelage.execution._budget import exact_dtype
-
 Scalar = Tensor | float
 """A temperature: a number when run eagerly, a tensor without dimensions when compiled."""
 
@@ -75,15 +73,13 @@ def log_softmax(logits: Tensor, temperature: Scalar) -> Tensor:
 
 
 def log_softmax_and_softmax(logits: Tensor, temperature: Scalar) -> tuple[Tensor, Tensor]:
-    """Return `log softmax(logits / T)` and its exponential, for one exponential of each logit.
+    """Return `log softmax(logits / T)` and its exponential.
 
-    The second is made to fit the rounded first one: sums of `p log(p/q) + q - p` then keep their digits near p = q.
+    The second is taken of the rounded first, not divided out of the sum: so the two agree to the last digit, and
+    `p log(p/q) + q - p` keeps its digits near p = q.
     """
-    softened = soften(logits, temperature)
-    exponentials = softened.exp()
-    log_total = exponentials.sum(-1, keepdim=True).log_()
-    inverse = torch.exp(-log_total.to(exact_dtype(logits.device))).to(logits.dtype)
-    return softened.sub_(log_total), exponentials.mul_(inverse)
+    log_probs = log_softmax(logits, temperature)
+    return log_probs, log_probs.exp()
 
 
 def log_mean(log_probs: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
