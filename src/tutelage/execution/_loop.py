@@ -106,6 +106,9 @@ class _Walk:
         student = plan.student
         self.head = _Head(plan, student) if isinstance(student, HeadStates) else None
         self.inputs = _flatten(student.hidden if isinstance(student, HeadStates) else student.values)
+        if self.head is not None and self.keep is not None:
+            # Hidden states enter the head's gradient: NaN in a row that does not count would reach all of it.
+            self.inputs = torch.where(self.keep.any(0)[:, None], self.inputs, 0.0)
         used = sorted({term.teacher for term in self.spec.terms})
         self.sources = {place: plan.sources[place] for place in used}
         self.heads = {
