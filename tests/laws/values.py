@@ -89,6 +89,19 @@ def shifting_a_row_changes_nothing(subject: Subject) -> None:
 
 
 @law
+def a_large_shift_costs_float32_no_digits(subject: Subject) -> None:
+    # Multiples of 1/256 up to 16: adding 4,096 is exact in float32, so that nothing but the arithmetic can lose digits.
+    student, teacher = (torch.round(256 * normal(seed, 5, 37)) / 256 for seed in (0, 1))
+    student, teacher = student.float().requires_grad_(), teacher.float()
+    for temperature in (1.0, 3.0):
+        value = subject.value(student, teacher, temperature=temperature)
+        shifted = subject.value(student + 4096, teacher - 4096, temperature=temperature)
+        torch.testing.assert_close(shifted, value, rtol=2e-6, atol=1e-7)
+        (gradient,), (wanted,) = gradient_of(shifted, student), gradient_of(value, student)
+        assert (gradient - wanted).norm() <= 5e-6 * wanted.norm()
+
+
+@law
 def temperature_divides_the_logits(subject: Subject) -> None:
     student, teacher = normal(0, 6, 20).requires_grad_(), normal(1, 6, 20)
     for temperature in (0.5, 2.0, 10.0):
