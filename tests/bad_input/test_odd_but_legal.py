@@ -280,7 +280,8 @@ def test_a_retained_graph_gives_the_same_gradient_again(student, teacher, diverg
     (first,) = torch.autograd.grad(loss, student, retain_graph=True)
     kept = first.clone()
     (second,) = torch.autograd.grad(loss * 3, student, retain_graph=True)
-    torch.testing.assert_close(second, 3 * kept, rtol=1e-6, atol=1e-8)
+    # Elements that nearly cancel are as exact as the gradient is, not as they are small.
+    torch.testing.assert_close(second, 3 * kept, rtol=1e-6, atol=1e-6 * float(kept.abs().max()))
     assert torch.equal(first, kept)  # the second backward left the first one's tensor alone
     loss.backward()
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
