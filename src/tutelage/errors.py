@@ -13,8 +13,13 @@
     │   ├── TeacherError                   a TopK, Sampled or Mixture that contradicts itself
     │   ├── CompatibilityError             a divergence that cannot take this kind of teacher or student
     │   ├── NonFiniteError                 NaN or infinite logits
-    │   └── InfiniteDivergenceError        one side excludes an outcome to which the other gives mass
+    │   ├── InfiniteDivergenceError        one side excludes an outcome to which the other gives mass
+    │   ├── DataError                      a table, a column or a folder of images that cannot be learned from
+    │   ├── ModelError                     an architecture that is unknown, or weights that do not fit it
+    │   ├── RunFolderError                 a folder that is no run, or that is there already
+    │   └── DamagedDataError               a file whose contents are not what was written
     ├── BackendError (ValueError)          a backend that is unknown or cannot run here
+    ├── MissingPackageError (ValueError)   an optional package that is needed and not installed
     └── DoubleBackwardError (RuntimeError) a second derivative was asked for
 
     ConventionWarning (UserWarning)        a setting whose meaning depends on a convention
@@ -28,6 +33,8 @@ __all__ = [
     "BackendError",
     "CompatibilityError",
     "ConventionWarning",
+    "DamagedDataError",
+    "DataError",
     "DeviceError",
     "DoubleBackwardError",
     "DtypeError",
@@ -35,8 +42,11 @@ __all__ = [
     "InfiniteDivergenceError",
     "InputError",
     "LabelError",
+    "MissingPackageError",
+    "ModelError",
     "NonFiniteError",
     "ParameterError",
+    "RunFolderError",
     "ShapeError",
     "TeacherError",
     "TutelageError",
@@ -101,8 +111,28 @@ class InfiniteDivergenceError(InputError):
     """The divergence is infinite: one side gives mass to what the other excludes with a logit of -inf."""
 
 
+class DataError(InputError):
+    """A table, a column or a folder of images that cannot be learned from as it is."""
+
+
+class ModelError(InputError):
+    """An architecture that is unknown, or weights that do not fit it, the data or its classes."""
+
+
+class RunFolderError(InputError):
+    """A folder that is not the folder of a run, or one that is there already and would be overwritten."""
+
+
+class DamagedDataError(InputError):
+    """A file whose contents are not what was written: cut off, changed, or not of its format."""
+
+
 class BackendError(TutelageError, ValueError):
     """A backend that does not exist, or that cannot run what was asked."""
+
+
+class MissingPackageError(TutelageError, ValueError):
+    """An optional package that is needed for what was asked, and that is not installed."""
 
 
 class DoubleBackwardError(TutelageError, RuntimeError):
