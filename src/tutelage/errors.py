@@ -13,6 +13,7 @@
     │   ├── TeacherError                   a TopK, Sampled or Mixture that contradicts itself
     │   ├── CompatibilityError             a divergence that cannot take this kind of teacher or student
     │   ├── NonFiniteError                 NaN or infinite logits
+    │   ├── RecipeError                    a recipe that cannot be read or makes no sense, with all its problems
     │   ├── InfiniteDivergenceError        one side excludes an outcome to which the other gives mass
     │   ├── DataError                      a table, a column or a folder of images that cannot be learned from
     │   ├── ModelError                     an architecture that is unknown, or weights that do not fit it
@@ -28,6 +29,9 @@ Each message says what came, what was expected, and what to do.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 __all__ = [
     "BackendError",
@@ -46,6 +50,7 @@ __all__ = [
     "ModelError",
     "NonFiniteError",
     "ParameterError",
+    "RecipeError",
     "RunFolderError",
     "ShapeError",
     "TeacherError",
@@ -109,6 +114,35 @@ class NonFiniteError(InputError):
 
 class InfiniteDivergenceError(InputError):
     """The divergence is infinite: one side gives mass to what the other excludes with a logit of -inf."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a recipe, and where it stands."""
+
+    file: str
+    """The file as it was named, or the override: `override 'training.epochs=x'`."""
+    line: int | None
+    path: str
+    """The dotted path of the setting, empty for the recipe as a whole."""
+    message: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        text = ": ".join(part for part in (place, self.path, self.message) if part)
+        # One problem is one line, whatever bytes a key or a file name is made of.
+        return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be read or makes no sense; `problems` holds everything that is wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        self.problems = (Problem("", None, "", problems),) if isinstance(problems, str) else tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 class DataError(InputError):
