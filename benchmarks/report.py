@@ -56,7 +56,7 @@ _HOW = f"""## How it is measured
   `F.cross_entropy`, with autograd.
 
 `python -m benchmarks.run --case dense --rounds 21` runs a part of it and prints its tables; `--json FILE` keeps every
-single time. `python -m benchmarks.sweep` shows where the block sizes come from ([sweep.md](sweep.md)).
+single time. `python -m benchmarks.sweep` shows where the block sizes come from.
 """
 
 
