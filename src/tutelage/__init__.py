@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ProgressiveDistiller,
         ResponseDistiller,
     )
+    from tutelage.model import DistillationModel
     from tutelage.objective import FeatureTerm, Objective, Outcome, Term
     from tutelage.vocabulary import VocabularyMap
 
@@ -70,6 +71,7 @@ _HOMES = {
         "ProgressiveDistiller",
         "ResponseDistiller",
     ],
+    "tutelage.model": ["DistillationModel"],
     "tutelage.objective": ["FeatureTerm", "Objective", "Outcome", "Term"],
     "tutelage.vocabulary": ["VocabularyMap"],
 }
@@ -82,6 +84,7 @@ __all__ = [
     "DecoupledKD",
     "Dist",
     "DistillationLoss",
+    "DistillationModel",
     "EnsembleDistiller",
     "FeatureDistiller",
     "FeatureTerm",

@@ -12,6 +12,8 @@
     │   ├── WeightError                    token, layer or teacher weights that are negative, not finite or sum to 0
     │   ├── TeacherError                   a TopK, Sampled or Mixture that contradicts itself
     │   ├── CompatibilityError             a divergence that cannot take this kind of teacher or student
+    │   ├── LayerError                     a path that names no layer, or a layer that gave no single tensor
+    │   ├── ModuleError                    a network whose signature or output is not what the task expects
     │   ├── NonFiniteError                 NaN or infinite logits
     │   ├── RecipeError                    a recipe that cannot be read or makes no sense, with all its problems
     │   ├── InfiniteDivergenceError        one side excludes an outcome to which the other gives mass
@@ -46,8 +48,10 @@ __all__ = [
     "InfiniteDivergenceError",
     "InputError",
     "LabelError",
+    "LayerError",
     "MissingPackageError",
     "ModelError",
+    "ModuleError",
     "NonFiniteError",
     "ParameterError",
     "RecipeError",
@@ -106,6 +110,14 @@ class TeacherError(InputError):
 
 class CompatibilityError(InputError):
     """A divergence that has no meaning for this kind of student or teacher."""
+
+
+class LayerError(InputError):
+    """A dotted path that names no layer of a network, or a layer that gave no single tensor."""
+
+
+class ModuleError(InputError):
+    """A network that cannot be called with a batch, or whose output is not what the task expects."""
 
 
 class NonFiniteError(InputError):

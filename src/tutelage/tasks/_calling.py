@@ -1,0 +1,54 @@
+"""How a network is called with a batch whose names it may or may not know."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from tutelage.errors import ModuleError
+
+
+def call(module: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """Return the module's output: by keyword where its forward has the names, by position if there is but one input."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_any_name = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    takes_any_number = any(p.kind == p.VAR_POSITIONAL for p in parameters)
+    known = {p.name for p in named}
+    missing = {p.name for p in [*named, *by_position] if p.default is p.empty} - set(inputs)
+    unknown = set(inputs) - known
+    if not missing and (not unknown or takes_any_name):
+        return module(**inputs)
+    # One value has one place to go, whatever the two call it; a second required one would be left without.
+    if len(inputs) == 1 and len(missing) <= 1 and (by_position or takes_any_number):
+        first = by_position[0] if by_position else None
+        if first is None or not missing or first.name in missing:
+            return module(*inputs.values())
+    raise ModuleError(
+        f"{type(module).__name__}.forward takes {sorted(known)} and the batch has {sorted(inputs)}; expected the same "
+        "names, or one input alone: rename the columns of the data set, or wrap the module"
+    )
+
+
+def first_logits(module_is: str, output: Any) -> Tensor:
+    """Return the logits in a module's output: a tensor, a mapping with "logits", or the first tensor of a tuple."""
+    found = output
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+    elif isinstance(output, (tuple, list)):
+        found = next((part for part in output if isinstance(part, Tensor)), None)
+    elif not isinstance(output, Tensor):
+        found = getattr(output, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    came = type(output).__name__
+    if isinstance(output, Mapping):
+        came += f" with {sorted(map(str, output))}"
+    raise ModuleError(
+        f"the {module_is} returned {came}; expected a tensor of logits, a mapping or object with 'logits', or a tuple "
+        "with a tensor: wrap the module so that it returns one of these"
+    )

@@ -1,0 +1,75 @@
+"""Classification: one row, one distribution over the classes, one label or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from tutelage.distributions import Distribution, HeadStates, Labels, Logits
+from tutelage.errors import DtypeError, ModuleError, ShapeError
+from tutelage.tasks._calling import first_logits
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The task of telling classes apart, with labels for all rows, for some, or for none.
+
+    A batch is a mapping: "labels" (n,) integers, -100 or no such entry where a row has no label; "index", the number
+    of a row in its data set, is for collators and no network sees it; everything else is what the networks are called
+    with. Networks return a tensor of logits (n, C), a mapping or object with "logits", or a tuple with a tensor.
+
+    >>> import torch
+    >>> from tutelage.tasks import Classification
+    >>> batch = {"inputs": torch.zeros(3, 8), "labels": torch.tensor([1, -100, 0])}
+    >>> labels, known = Classification().targets(batch)
+    >>> labels.targets.tolist(), known.tolist()
+    ([1, 0, 0], [1.0, 0.0, 1.0])
+    """
+
+    unlabelled: ClassVar[int] = -100
+    not_inputs: ClassVar[tuple[str, ...]] = ("labels", "index")
+
+    def check(self, student: Any) -> None:
+        """Raise `ModuleError` for a causal language model: its labels are shifted by one, and here they are not."""
+        for cls in type(student).__mro__:
+            if cls.__name__.endswith(("ForCausalLM", "LMHeadModel")):
+                raise ModuleError(
+                    f"the student is {type(student).__name__}, a causal language model; the task 'classification' does "
+                    "not shift its labels, so each position would be trained to repeat its own token. Expected a model "
+                    "that classifies rows, such as ...ForSequenceClassification; the task 'causal_lm' is not there yet"
+                )
+
+    def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return everything but the labels and the rows' numbers."""
+        return {name: value for name, value in batch.items() if name not in self.not_inputs}
+
+    def student(self, output: Any) -> Tensor | Logits | HeadStates:
+        """Return the student's logits."""
+        return output if isinstance(output, (Logits, HeadStates)) else first_logits("student", output)
+
+    def teacher(self, output: Any) -> Tensor | Distribution:
+        """Return a teacher's logits, or the distribution that it returned."""
+        return output if isinstance(output, Distribution) else first_logits("teacher", output)
+
+    def targets(self, batch: Mapping[str, Any]) -> tuple[Labels | None, Tensor | None]:
+        """Return the labels, class 0 where there is none, and a mask that is 1 where there is one."""
+        labels = batch.get("labels")
+        if labels is None:
+            return None, None
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
+            came = f"a tensor of {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
+            raise DtypeError(f"the labels are {came}; expected a tensor of class numbers (int64), -100 for no label")
+        known = labels != self.unlabelled
+        # Any class would do where there is no label; its row has weight 0 in every term that reads it.
+        return Labels(torch.where(known, labels, 0).long()), known.float()
+
+    def rows(self, batch: Mapping[str, Any]) -> int:
+        """Return the length of the batch."""
+        lengths = {name: len(value) for name, value in batch.items() if isinstance(value, Tensor) and value.dim()}
+        if len(set(lengths.values())) != 1:
+            raise ShapeError(f"the tensors of a batch have lengths {lengths}; expected one length, that of the batch")
+        return next(iter(lengths.values()))

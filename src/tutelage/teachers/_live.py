@@ -1,0 +1,62 @@
+"""A teacher that runs beside the student, at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import ModuleError, TeacherError
+
+
+class LiveTeacher:
+    """A network that is only ever asked: frozen, in eval mode at every call, no graph, no part of the student.
+
+    Not an `nn.Module` on purpose: whoever holds one does not save it, train it, or set its mode. The network is frozen
+    (`requires_grad_(False)`) and moved to where its inputs are. Errors: `ModuleError`, `TeacherError`.
+
+    >>> import torch
+    >>> from tutelage.teachers import LiveTeacher
+    >>> teacher = LiveTeacher(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Dropout()))
+    >>> with teacher.asked({"inputs": torch.ones(2, 4)}) as network:
+    ...     logits = network(torch.ones(2, 4))
+    >>> logits.requires_grad, network.training
+    (False, False)
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        if not isinstance(module, nn.Module):
+            raise ModuleError(f"a teacher is {type(module).__name__}; expected a torch.nn.Module")
+        self.module = module.requires_grad_(False).eval()
+
+    def check_apart_from(self, name: str, student: nn.Module) -> None:
+        """Raise `TeacherError` if student and teacher hold the same weights: training one would change the other."""
+        mine = {_place(p) for p in self.module.parameters() if p.numel()}
+        shared = [path for path, p in student.named_parameters() if p.numel() and _place(p) in mine]
+        if shared:
+            raise TeacherError(
+                f"the teacher {name!r} and the student share {len(shared)} parameters, {shared[0]!r} among them; "
+                "expected two networks: pass copy.deepcopy(teacher)"
+            )
+
+    @contextmanager
+    def asked(self, inputs: Mapping[str, Any]) -> Iterator[nn.Module]:
+        """Give the network, ready to be called with these inputs."""
+        device = next((value.device for value in inputs.values() if isinstance(value, Tensor)), None)
+        parameter = next(self.module.parameters(), None)
+        if device is not None and parameter is not None and parameter.device != device:
+            self.module.to(device)
+        # At every call: the mode of a module is anybody's to change.
+        self.module.eval()
+        with torch.no_grad():
+            yield self.module
+
+
+def _place(parameter: Tensor) -> tuple[str, int]:
+    """Return where a tensor lies, so that views of one memory are told to be one."""
+    if parameter.device.type == "meta":
+        return "meta", id(parameter)
+    return str(parameter.device), parameter.untyped_storage().data_ptr()

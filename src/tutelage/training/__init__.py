@@ -1,0 +1,11 @@
+"""Door 3: training. `DistillationTrainer` is a `transformers.Trainer` for an objective; the rest goes with it."""
+
+from __future__ import annotations
+
+from tutelage.training._callbacks import Interruptible, MetricsLog
+from tutelage.training._checkpoints import last_checkpoint
+from tutelage.training._collate import collate
+from tutelage.training._mixing import MixingCollator
+from tutelage.training._trainer import DistillationTrainer
+
+__all__ = ["DistillationTrainer", "Interruptible", "MetricsLog", "MixingCollator", "collate", "last_checkpoint"]

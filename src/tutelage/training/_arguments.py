@@ -1,0 +1,34 @@
+"""Which of the Trainer's arguments are set right, and which are refused because they would change what is trained."""
+
+from __future__ import annotations
+
+import copy
+
+from transformers import TrainingArguments
+
+from tutelage.errors import ParameterError
+
+
+def checked_arguments(args: TrainingArguments | None) -> TrainingArguments:
+    """Return a copy of the arguments that trains the objective as it is written. Errors: `ParameterError`."""
+    if args is None:
+        raise ParameterError("args=None: expected transformers.TrainingArguments(output_dir=...)")
+    refused = [
+        (args.label_smoothing_factor != 0, "label_smoothing_factor", "use Labels(smoothing=...) in a task of your own"),
+        (args.use_liger_kernel, "use_liger_kernel", "it replaces the loss; leave it out"),
+        (args.auto_find_batch_size, "auto_find_batch_size", "the batch size is part of what is trained; choose one"),
+        (args.n_gpu > 1, "n_gpu > 1", "start one process per GPU with torchrun, or show one with CUDA_VISIBLE_DEVICES"),
+        (getattr(args, "parallelism_config", None) is not None, "parallelism_config", "train by data parallelism"),
+    ]
+    for given, name, remedy in refused:
+        if given:
+            raise ParameterError(f"TrainingArguments.{name} cannot be used for distillation: {remedy}")
+    args = copy.copy(args)
+    # The task knows which columns are inputs; the signature of a wrapper does not.
+    args.remove_unused_columns = False
+    # It writes the mean of the steps before in place of a loss that is not finite.
+    args.logging_nan_inf_filter = False
+    # Otherwise the order of the rows depends on what was drawn before.
+    args.data_seed = args.seed if args.data_seed is None else args.data_seed
+    args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
+    return args

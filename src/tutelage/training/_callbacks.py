@@ -1,0 +1,119 @@
+"""What listens to a training run: the log on disk, and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+# Numbers of the clock, which no second run has, and the summary of the last session.
+_OF_THE_CLOCK = ("_runtime", "_per_second", "_preparation_time", "_timestamp")
+
+
+class MetricsLog(TrainerCallback):
+    """Writes what is logged to a file, one JSON object a line: {"step", "epoch", "loss", ...} or {"step", "eval_..."}.
+
+    Each line is there as soon as it is written. When a run resumes, the file becomes what had been logged by the
+    checkpoint, so the lines of a resumed run are those of one that was never stopped; a run that starts anew starts the
+    file anew. Wall-clock numbers are left out; a number that is not finite (the gradient norm of a step that float16
+    skipped) is null.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Bring the file to where the run starts."""
+        if not state.is_world_process_zero:
+            return
+        lines = [_line(entry["step"], entry) for entry in state.log_history]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: a second crash must not cost the lines of the first run.
+        beside = self.path.with_name(self.path.name + ".new")
+        beside.write_text("".join(line for line in lines if line is not None))
+        beside.replace(self.path)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append one line."""
+        line = _line(state.global_step, logs or {})
+        if line is None or not state.is_world_process_zero:
+            return
+        with self.path.open("a") as file:
+            file.write(line)
+
+
+def _line(step: int, logs: Mapping[str, Any]) -> str | None:
+    """Return a line of the log; None for what belongs to a session and not to the run."""
+    kept = {name: value for name, value in logs.items() if not name.endswith(_OF_THE_CLOCK) and name != "step"}
+    if "loss" not in kept and not any(name.startswith("eval_") for name in kept):
+        return None
+    values = {"step": step, "epoch": kept.pop("epoch", None), **kept}
+    finite = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in values.items()}
+    return json.dumps(finite) + "\n"
+
+
+class Interruptible(TrainerCallback):
+    """Makes Ctrl-C harmless: the step is finished, a checkpoint is written, the run stops, and can be resumed.
+
+    A second Ctrl-C stops at once. The handlers that were there before are put back at the end of training, whatever
+    ends it. notify: called at the first Ctrl-C. `requested` tells whether it was pressed, `interrupted` whether it
+    ended the run before its last step. Outside the main thread, which alone gets signals, it does nothing.
+    """
+
+    def __init__(self, notify: Callable[[], None] | None = None) -> None:
+        self.notify = notify
+        self.requested = self.interrupted = False
+        self._before: Any = None
+        self._listening = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start to listen."""
+        if not self._listening and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+            self._listening = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Save and stop, if that was asked for."""
+        if self.requested and state.global_step < state.max_steps:
+            self.interrupted = True
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the Trainer from taking the middle of an epoch for its end, and logging what no other run would log."""
+        if self.interrupted and not float(state.epoch or 0).is_integer():
+            control.should_log = control.should_evaluate = control.should_save = False
+
+    def restore(self) -> None:
+        """Put back the handler that was there before; the trainer calls it however training ends."""
+        if self._listening:
+            signal.signal(signal.SIGINT, self._before)
+            self._listening = False
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.requested:
+            self.restore()
+            signal.default_int_handler(signum, frame)
+        self.requested = True
+        if self.notify is not None:
+            self.notify()

@@ -1,0 +1,71 @@
+"""What one evaluation measures: every term over all rows, and how the student stands to its teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from tutelage.distributions import Logits
+from tutelage.divergences import ForwardKL
+from tutelage.execution import divergence, exact_dtype
+from tutelage.model import DistillationModel
+
+
+class Evaluation:
+    """Sums over batches: value times count, and count, by name. A mean of batch means would weigh rows unequally."""
+
+    def __init__(self, model: DistillationModel) -> None:
+        self.model = model
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
+        """Add one batch."""
+        for name, count in self.model.term_counts(batch).items():
+            self._add(name, outputs["parts"][name].to(count) * count, count)
+        logits = outputs.get("logits")
+        if logits is None:
+            return
+        guess = logits.argmax(-1)
+        labels, known = self.model.task.targets(batch)
+        if labels is not None and known is not None:
+            self._add("accuracy", ((guess == labels.targets) * known).sum(), known.sum())
+        teachers = outputs["teacher_logits"]
+        for name, side in teachers.items():
+            teacher = side.values if isinstance(side, Logits) else side
+            if not isinstance(teacher, Tensor):
+                continue
+            suffix = _suffix(name, len(teachers))
+            rows = torch.full_like(guess, 1, dtype=torch.float32).sum()
+            distance = divergence(logits, side, ForwardKL(), vocabulary=self.model.vocabulary, reduction="sum")
+            self._add("kl" + suffix, distance, rows)
+            if self.model.vocabulary is None:
+                self._add("agreement" + suffix, (guess == teacher.argmax(-1)).sum(), rows)
+
+    def metrics(self, accelerator: Accelerator) -> dict[str, float]:
+        """Return the means over all rows of all ranks. What no row had (no labels, say) is left out."""
+        names = sorted(self.sums)
+        if not names:
+            return {}
+        total: Any = accelerator.reduce(torch.stack([self.sums[name] for name in names]), reduction="sum")
+        means = {name: value / count for name, (value, count) in zip(names, total.tolist(), strict=True) if count}
+        terms = {name: means.pop(name) for name in self.model.objective.terms if name in means}
+        return {"loss": self.model.combine(terms), **terms, **means}
+
+    def _add(self, name: str, value: Tensor, count: Tensor) -> None:
+        pair = torch.stack([value.detach().to(exact_dtype(value.device)), count.to(exact_dtype(value.device))])
+        self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+
+
+def reserved_names(model: DistillationModel) -> set[str]:
+    """Return the names in a log that no term may have."""
+    suffixes = [_suffix(name, len(model.teachers)) for name in model.teachers]
+    measured = {what + suffix for what in ("agreement", "kl") for suffix in ["", *suffixes]}
+    return {"accuracy", "epoch", "grad_norm", "learning_rate", "loss", "step", *measured}
+
+
+def _suffix(teacher: str, teachers: int) -> str:
+    return "" if teachers == 1 else f"_{teacher}"

@@ -1,0 +1,375 @@
+"""Door 3: a `transformers.Trainer` that trains an objective, the same one however a step is split.
+
+The Trainer's own are the loop, accumulation, precision, schedules, callbacks and loggers. Set right here are the
+normalisers (its count of labels serves one term at most), the log (each term apart, and whole across a resume), the
+evaluation (means over rows and not over batches), and what would be silently wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput
+
+from tutelage.errors import InfiniteDivergenceError, InputError, NonFiniteError, ParameterError
+from tutelage.model import DistillationModel
+from tutelage.objective import Objective
+from tutelage.tasks import Task
+from tutelage.teachers import LiveTeacher
+from tutelage.training._arguments import checked_arguments
+from tutelage.training._callbacks import Interruptible
+from tutelage.training._checkpoints import is_complete, last_checkpoint
+from tutelage.training._collate import collate
+from tutelage.training._evaluation import Evaluation, reserved_names
+from tutelage.training._mixing import MixingCollator
+from tutelage.training._window import Window
+from tutelage.vocabulary import VocabularyMap
+
+_WEIGHTS = "model.safetensors"
+
+
+class DistillationTrainer(transformers.Trainer):
+    """Trains a student by an objective, with everything that `transformers.Trainer` does.
+
+    model: the student, any `nn.Module`, or a `DistillationModel` that has everything; teacher: a module, or {name:
+    module}, or None; objective, task, vocabulary: as for `DistillationModel`; everything else: as for the Trainer.
+    Rows are mappings ("labels" missing or -100 where there is none) or pairs (input, label).
+
+    Each term is divided by its own count over all micro-batches and ranks of a step: labelled rows, or all rows. The
+    log has "loss" and each term in its own unit (nats, before weight and T²), as means over the steps since the last
+    line; an evaluation has them over its rows, with "eval_accuracy", "eval_agreement" and "eval_kl" (nats at T = 1)
+    to the teacher. A run that is stopped and resumed logs the same numbers and ends at the same weights. `save_model`
+    saves the student alone; a checkpoint has the projectors too. With several processes the last step of an epoch may
+    see rows twice, unless the batches divide the data set.
+
+    Errors: `ParameterError` for arguments that would change the objective, `NonFiniteError` for a loss that is not
+    finite, and those of `DistillationModel`.
+
+    >>> import tempfile, torch, transformers, tutelage as tl
+    >>> from tutelage.training import DistillationTrainer
+    >>> rows = [{"inputs": torch.randn(8), "labels": i % 3 if i < 4 else -100} for i in range(16)]
+    >>> objective = tl.Objective({
+    ...     "soft": tl.Term(tl.ForwardKL(), temperature=2.0),
+    ...     "hard": tl.Term(tl.ForwardKL(), teacher="labels", weight=0.1),
+    ... })
+    >>> student, teacher = torch.nn.Linear(8, 3), torch.nn.Linear(8, 3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     args = transformers.TrainingArguments(folder, max_steps=4, save_strategy="no", use_cpu=True, disable_tqdm=True)
+    ...     trainer = DistillationTrainer(student, teacher, objective, args, train_dataset=rows)
+    ...     trainer.train().global_step
+    {...
+    4
+    """
+
+    # The loss is normalised over the whole step, so the Trainer must not divide it by the number of micro-batches.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        teacher: nn.Module | LiveTeacher | Mapping[str, nn.Module | LiveTeacher] | None = None,
+        objective: Objective | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[Sequence[Any]], dict[str, Any]] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        task: Task | None = None,
+        vocabulary: VocabularyMap | None = None,
+    ) -> None:
+        self.distillation = _as_model(model, teacher, objective, task, vocabulary)
+        clash = sorted(reserved_names(self.distillation) & set(self.distillation.objective.terms))
+        if clash:
+            raise ParameterError(f"the terms {clash} have names that the log has another use for; expected other names")
+        if data_collator is None and processing_class is None:
+            data_collator = collate
+        super().__init__(
+            model=self.distillation,
+            args=checked_arguments(args),
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        self.label_names = ["labels"]
+        self._window = self._new_window()
+        self._evaluation = Evaluation(self.distillation)
+        self._step_seen = -1
+        self._for_a_checkpoint = False
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the last run before its last step (see `Interruptible`)."""
+        return any(isinstance(c, Interruptible) and c.interrupted for c in self.callback_handler.callbacks)
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        resume_from_checkpoint: str | Path | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train; resume_from_checkpoint is a folder, or True for the newest complete one in `args.output_dir`."""
+        folder = self._checkpoint_to_resume(resume_from_checkpoint)
+        # The run is a function of the seed, whatever was drawn since the trainer was made.
+        set_seed(self.args.seed)
+        self._window, self._step_seen = self._new_window(), -1
+        if folder is not None:
+            at_step = transformers.TrainerState.load_from_json(str(folder / "trainer_state.json")).global_step
+            self._window.load(folder, self.args.process_index, at_step)
+        try:
+            return super().train(None if folder is None else str(folder), trial, ignore_keys_for_eval)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, Interruptible):
+                    callback.restore()
+
+    def _checkpoint_to_resume(self, wanted: str | Path | bool | None) -> Path | None:
+        if wanted is None or wanted is False:
+            return None
+        folder = last_checkpoint(str(self.args.output_dir)) if wanted is True else Path(wanted)
+        if folder is None or not is_complete(folder):
+            where = f"in {self.args.output_dir}" if folder is None else f"at {folder}"
+            raise InputError(f"there is no complete checkpoint {where}; expected one to resume from: train without it")
+        return folder
+
+    # --- the objective ------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Return the micro-batches of a step, and what each term's sum is divided by: its count in all of them."""
+        batches: list[Any] = []
+        while len(batches) < num_batches and (batch := next(epoch_iterator, None)) is not None:
+            batches.append(batch)
+        names = list(self.distillation.objective.terms)
+        total = torch.zeros_like(self._window.sums[1:])
+        for batch in batches:
+            counts = self.distillation.term_counts(batch)
+            total += torch.stack([counts[name].to(total) for name in names])
+        summed: Any = self.accelerator.reduce(total, reduction="sum")
+        return batches, dict(zip(names, summed.unbind(), strict=True))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return this micro-batch's share of the loss of the step, as its normalisers give it."""
+        try:
+            outputs = model(normalizer=num_items_in_batch, **inputs)
+        except (NonFiniteError, InfiniteDivergenceError) as error:
+            raise type(error)(f"in training step {self.state.global_step + 1}: {error}") from error
+        loss: Tensor = outputs["loss"]
+        if model.training:
+            self._window.add({"loss": loss, **outputs["parts"]})
+            if loss.device.type == "cpu":
+                # Elsewhere looking would wait for the device; there the next line of the log and checkpoint look.
+                self._check_finite({"loss": loss, **outputs["parts"]}, f"in training step {self.state.global_step + 1}")
+        if num_items_in_batch is not None:
+            # Gradients are averaged over ranks, and the shares of the ranks have to be summed.
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    # --- the log ------------------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the terms apart, and with sums that know of no resume."""
+        steps = self.state.global_step - self._window.since
+        if "loss" in logs and steps > 0:
+            sums: Any = self.accelerator.reduce(self._window.sums.clone(), reduction="sum")
+            means = dict(zip(self._window.names, (sums / steps).tolist(), strict=True))
+            self._check_finite(means, f"between training steps {self._window.since + 1} and {self.state.global_step}")
+            self._window.restart(self.state.global_step)
+            logs = {**means, **{name: value for name, value in logs.items() if name != "loss"}}
+        super().log(logs, start_time)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        last = self.state.global_step >= self.state.max_steps
+        if last and self.args.logging_strategy != "no":
+            # The steps after the last full interval would be in no line.
+            self.control.should_log = True
+        # At the last step of an epoch this is called twice, and the end of the epoch may log and evaluate. A checkpoint
+        # between the two would lack what was logged, and a run that resumes there would never log it.
+        first = self.state.global_step != self._step_seen
+        self._step_seen = self.state.global_step
+        postponed = first and float(self.state.epoch or 0).is_integer() and self.control.should_save
+        if postponed:
+            self.control.should_save = False
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if postponed:
+            self.control.should_save = True
+
+    def _check_finite(self, values: Mapping[str, Tensor | float], where: str) -> None:
+        wrong = {name: float(value) for name, value in values.items() if not torch.isfinite(torch.as_tensor(value))}
+        if wrong:
+            raise NonFiniteError(
+                f"{where} these were not finite: {wrong}; expected finite losses: lower the learning rate, look for "
+                "NaN in the data, or train in float32 or bfloat16"
+            )
+
+    def _new_window(self) -> Window:
+        return Window(["loss", *self.distillation.objective.terms], self.args.device)
+
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Return the loader of the evaluation rows, which are never mixed."""
+        with self._without_mixing():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """Return the loader of the test rows, which are never mixed."""
+        with self._without_mixing():
+            return super().get_test_dataloader(test_dataset)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate, and add what was measured over all rows."""
+        self._evaluation = Evaluation(self.distillation)
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        measured = {f"{metric_key_prefix}_{n}": v for n, v in self._evaluation.metrics(self.accelerator).items()}
+        loss = f"{metric_key_prefix}_loss"
+        own = {name: value for name, value in (output.metrics or {}).items() if name != loss}
+        return output._replace(metrics={**measured, **own})
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return loss, the student's logits, and labels of one batch, and note what it adds to the evaluation."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**inputs)
+            rows = self.distillation.task.rows(inputs)
+            own = self._own_rows(rows)
+            if own == rows:
+                self._evaluation.add(outputs, inputs)
+            elif own:
+                first = {name: value[:own] if isinstance(value, Tensor) else value for name, value in inputs.items()}
+                self._evaluation.add(model(**first), first)
+        loss = outputs["loss"].detach()
+        if prediction_loss_only:
+            return loss, None, None
+        return loss, outputs.get("logits"), inputs.get("labels")
+
+    def _own_rows(self, rows: int) -> int:
+        """Return how many rows of a batch are no repeats, with which the last batches of several ranks are filled."""
+        state = self.accelerator.gradient_state
+        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return rows
+        return min(rows, max(0, state.remainder - self.accelerator.process_index * rows))
+
+    @contextlib.contextmanager
+    def _without_mixing(self) -> Iterator[None]:
+        collator = self.data_collator
+        if isinstance(collator, MixingCollator):
+            self.data_collator = collator.collate
+        try:
+            yield
+        finally:
+            self.data_collator = collator
+
+    # --- saving and loading -------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._check_finite(
+            dict(zip(self._window.names, self._window.sums, strict=True)),
+            f"between training steps {self._window.since + 1} and {self.state.global_step}",
+        )
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            # An older one in its place is complete only until the first file is written over.
+            (folder / "trainer_state.json").unlink(missing_ok=True)
+        self._window.save(folder, self.args.process_index)
+        self._for_a_checkpoint = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._for_a_checkpoint = False
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write the student alone; in a checkpoint, all that is trained. No pickles."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        module = self.distillation if self._for_a_checkpoint else self.distillation.student
+        if state_dict is not None and not self._for_a_checkpoint:
+            state_dict = {n.removeprefix("student."): v for n, v in state_dict.items() if n.startswith("student.")}
+        if isinstance(module, transformers.PreTrainedModel):
+            module.save_pretrained(folder, state_dict=state_dict)
+        elif state_dict is not None:
+            safetensors.torch.save_file(state_dict, folder / _WEIGHTS, metadata={"format": "pt"})
+        else:
+            # Tied weights are written once.
+            safetensors.torch.save_model(module, str(folder / _WEIGHTS), metadata={"format": "pt"})
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        file = Path(resume_from_checkpoint) / _WEIGHTS
+        try:
+            safetensors.torch.load_model(model or self.distillation, file, strict=True, device="cpu")
+        except FileNotFoundError:
+            raise InputError(f"{file} does not exist; expected the weights of the checkpoint to resume from") from None
+        except SafetensorError as error:
+            raise InputError(f"{file} is damaged ({error}); resume from an earlier checkpoint") from error
+        except RuntimeError as error:
+            raise InputError(
+                f"the weights in {file} do not fit the model: {error}; expected the model that wrote them"
+            ) from error
+
+
+def _as_model(
+    model: nn.Module,
+    teacher: nn.Module | LiveTeacher | Mapping[str, nn.Module | LiveTeacher] | None,
+    objective: Objective | None,
+    task: Task | None,
+    vocabulary: VocabularyMap | None,
+) -> DistillationModel:
+    if isinstance(model, DistillationModel):
+        given: Iterable[tuple[str, Any]] = [
+            ("teacher", teacher),
+            ("objective", objective),
+            ("task", task),
+            ("vocabulary", vocabulary),
+        ]
+        twice = [name for name, value in given if value is not None]
+        if twice:
+            raise ParameterError(f"the model is a DistillationModel, which has its own {twice}; expected them once")
+        return model
+    if objective is None:
+        raise ParameterError("objective=None: expected an Objective of terms; it says what is trained")
+    teachers = {} if teacher is None else teacher if isinstance(teacher, Mapping) else {"teacher": teacher}
+    return DistillationModel(model, teachers, objective, task, vocabulary)
