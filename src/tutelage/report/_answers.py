@@ -1,0 +1,205 @@
+"""Where student and teacher answer differently: the matrix of their answers, and the rows on which they differ most."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.image import imsave
+from matplotlib.patches import Rectangle
+
+from tutelage.report._measures import confusion, kl, log_softmax
+from tutelage.report._run import Arm, Run
+from tutelage.report._style import LIGHT, Picture, data_uri, figure
+from tutelage.run_folder import STUDENT, write_whole
+
+_MATRIX = 16
+"""Classes that a matrix on a page can hold and still be read."""
+_EXAMPLES = 12
+_COLUMNS = 6
+"""Features of a table's row that are shown."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of how many test rows who is right: means over the seeds."""
+
+    both: float
+    teacher: float
+    student: float
+    neither: float
+
+
+def counts(run: Run) -> Counts | None:
+    """Return who is right, or None without teacher or student."""
+    students = run.of(STUDENT)
+    if run.teacher is None or not students or run.labels is None:
+        return None
+    told = run.teacher.logits.argmax(axis=1) == run.labels
+    right = np.stack([arm.logits.argmax(axis=1) == run.labels for arm in students])
+    rows = [(right & told), (~right & told), (right & ~told), (~right & ~told)]
+    return Counts(*(float(row.sum(axis=1).mean()) for row in rows))
+
+
+def matrix(run: Run) -> Picture | None:
+    """Return the confusion of teacher and student, over all seeds; of many classes those that differ most often."""
+    students = run.of(STUDENT)
+    if run.teacher is None or not students:
+        return None
+    cells = confusion(run.teacher.logits, [arm.logits for arm in students])
+    off = cells - np.diag(np.diag(cells))
+    shown = np.arange(len(cells))
+    if len(cells) > _MATRIX:
+        shown = np.sort(np.argsort(-(off.sum(axis=0) + off.sum(axis=1)), kind="stable")[:_MATRIX])
+    names = [_short(run.classes[i]) for i in shown]
+    size, largest = len(shown), max(1, int(off.max()))
+    longest = max(len(name) for name in names)
+    made, axes = figure(4.6, 4.3 + (0.06 * longest if longest > 3 else 0.0))
+    for row, i in enumerate(shown):
+        for column, j in enumerate(shown):
+            number, agree = int(cells[i, j]), i == j
+            if number and not agree:
+                alpha = 0.12 + 0.88 * number / largest
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=LIGHT["student"], alpha=alpha, linewidth=0))
+            elif agree:
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=LIGHT["line"], alpha=0.45, linewidth=0))
+            if number:
+                colour = LIGHT["muted"] if agree else LIGHT["paper"] if number > 0.6 * largest else LIGHT["ink"]
+                axes.text(column, row, f"{number}", ha="center", va="center", color=colour, fontsize=9 if size <= 12 else 7)
+    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
+    axes.set_xticks(range(size), names, rotation=45 if longest > 3 else 0, ha="left" if longest > 3 else "center")
+    axes.set_yticks(range(size), names)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel("the student says", color=LIGHT["student"], weight="bold")
+    axes.xaxis.set_label_position("top")
+    axes.set_ylabel("the teacher says", color=LIGHT["teacher"], weight="bold")
+    total, same = int(cells.sum()), int(np.trace(cells))
+    over = f" over {len(students)} seeds" if len(students) > 1 else ""
+    left = f" Of {len(cells)} classes, the {size} that differ most often." if size < len(cells) else ""
+    alt = f"Answers of teacher and student: the same in {same:,} of {total:,}. {_most(off, run.classes)}"
+    caption = f"Test rows by the two answers,{over or ' one seed'}. On the grey diagonal both say the same.{left}"
+    return Picture("confusion", made, alt, caption.replace(",,", ","))
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test row on which student and teacher differ. picture: the address of its image, or None."""
+
+    row: int
+    truth: str
+    teacher: str
+    teacher_right: bool
+    teacher_share: str
+    student: str
+    student_right: bool
+    student_share: str
+    kl: str
+    picture: str | None
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The rows on which the answers differ, the largest divergence first. features: the names of what is shown."""
+
+    seed: int
+    rows: tuple[Example, ...]
+    differing: int
+    features: tuple[str, ...]
+    more_features: int
+    inverted: bool
+    """Whether images are drawn dark on light, though they are stored light on dark."""
+
+
+def examples(run: Run, folder: Path) -> Examples | None:
+    """Return the worst rows of the first seed, and write their images into a folder."""
+    students = run.of(STUDENT)
+    if run.teacher is None or not students or run.labels is None:
+        return None
+    student, teacher = students[0], run.teacher
+    distance = kl(teacher.logits, student.logits)
+    differ = np.flatnonzero(teacher.logits.argmax(axis=1) != student.logits.argmax(axis=1))
+    worst = differ[np.argsort(-distance[differ], kind="stable")][:_EXAMPLES]
+    images = _Images.of(run)
+    table = None if images is not None or run.inputs is None else run.inputs.reshape(len(run.inputs), -1)
+    features = () if table is None else (run.features or tuple(f"x{i}" for i in range(table.shape[1])))
+    rows = []
+    for rank, row in enumerate(worst.tolist(), start=1):
+        (said, its_share), (answer, share) = _answer(run, teacher, row), _answer(run, student, row)
+        truth = run.classes[run.labels[row]]
+        picture = None
+        if images is not None:
+            png = images.png(row)
+            write_whole(folder / f"example-{rank:02}.png", lambda part, png=png: _write(part, png))  # type: ignore[misc]
+            picture = data_uri("image/png", png)
+        shown = () if table is None else tuple(f"{value:.4g}" for value in table[row, :_COLUMNS])
+        rows.append(
+            Example(
+                row, truth, said, said == truth, its_share, answer, answer == truth, share, f"{distance[row]:.2f}",
+                picture, shown,
+            )
+        )  # fmt: skip
+    assert student.seed is not None
+    return Examples(
+        student.seed,
+        tuple(rows),
+        len(differ),
+        features[:_COLUMNS],
+        max(0, len(features) - _COLUMNS),
+        images is not None and images.inverted,
+    )
+
+
+class _Images:
+    """The test images as pictures: channels last, between 0 and 1 over all of them."""
+
+    def __init__(self, inputs: np.ndarray) -> None:
+        low, high = float(inputs.min()), float(inputs.max())
+        self.values = (inputs - low) / (high - low or 1.0)
+        # Pen strokes on nothing are drawn as ink on paper; a photograph has no such background.
+        self.inverted = inputs.shape[-1] == 1 and float(np.median(self.values)) < 0.1
+
+    @classmethod
+    def of(cls, run: Run) -> _Images | None:
+        if run.kind != "image" or run.inputs is None or run.inputs.ndim != 4 or run.inputs.shape[1] not in (1, 3):
+            return None
+        return cls(run.inputs.transpose(0, 2, 3, 1))
+
+    def png(self, row: int) -> bytes:
+        image = self.values[row]
+        image = np.repeat(1 - image if self.inverted else image, 4 - image.shape[-1] if image.shape[-1] == 1 else 1, axis=-1)
+        # Small images grow in whole steps, so that their pixels stay what they are in any viewer.
+        factor = max(1, 96 // max(image.shape[:2]))
+        image = image.repeat(factor, axis=0).repeat(factor, axis=1)
+        buffer = io.BytesIO()
+        imsave(buffer, np.round(255 * image).astype(np.uint8), format="png", metadata={"Software": None})  # type: ignore[dict-item]
+        return buffer.getvalue()
+
+
+def _answer(run: Run, arm: Arm, row: int) -> tuple[str, str]:
+    log_p = log_softmax(arm.logits[row : row + 1])[0]
+    place = int(log_p.argmax())
+    return run.classes[place], f"{100 * float(np.exp(log_p[place])):.0f} %"
+
+
+def _most(off: np.ndarray, classes: Sequence[str]) -> str:
+    if not off.any():
+        return "They never differ."
+    teacher, student = np.unravel_index(int(off.argmax()), off.shape)
+    return (
+        f"Most often they differ where the teacher says {classes[int(teacher)]} and the student {classes[int(student)]}: "
+        f"{int(off.max())} times."
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 12 else f"{name[:11]}…"
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

@@ -1,0 +1,144 @@
+"""The tables of the page, as texts: scores by role, size and speed beside the teacher's, what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tutelage.report._measures import Spread
+from tutelage.report._run import Run
+from tutelage.report._words import METRICS, of_arms, share_closed, shown, spread_text
+from tutelage.run_folder import BASELINE, STUDENT, TEACHER
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: what it is about, and a text for each role (empty where there is none)."""
+
+    title: str
+    cells: tuple[str, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number in large print, and what it is."""
+
+    value: str
+    text: str
+
+
+def scores(run: Run) -> list[Line]:
+    """Return one line for each metric that some role has."""
+    lines = []
+    for metric in METRICS:
+        spreads = [of_arms(run, name, metric.key) for name in run.names]
+        if any(spread is not None for spread in spreads):
+            cells = tuple("" if spread is None else spread_text(spread, metric) for spread in spreads)
+            lines.append(Line(metric.title, cells, metric.reading))
+    return lines
+
+
+def size(run: Run) -> list[Line]:
+    """Return parameters, bytes, latency and training time, each with how many times less than the teacher's it is."""
+    return [
+        Line(title, tuple(_beside(value, values[0] if run.names[0] == TEACHER else None, text) for value in values))
+        for title, values, text in _measured(run)
+        if any(value is not None for value in values)
+    ]
+
+
+def figures(run: Run) -> list[Figure]:
+    """Return the few numbers that sum a run up."""
+    found = []
+    closed = share_closed(run)
+    if closed is not None and of_arms(run, STUDENT, "errors") is not None:
+        found.append(Figure(f"{100 * closed[1]:.0f} %", "of the gap between baseline and teacher closed"))
+    agreement = of_arms(run, STUDENT, "agreement")
+    if agreement is not None:
+        found.append(Figure(shown(agreement.mean, percent=True), "of the test rows answered as the teacher does"))
+    for title, values, _ in _measured(run):
+        by_name = dict(zip(run.names, values, strict=True))
+        teacher, student = by_name.get(TEACHER), by_name.get(STUDENT)
+        if not teacher or not student or teacher <= student:
+            continue
+        if title == "Parameters":
+            found.append(Figure(_times(teacher / student), "fewer parameters than the teacher"))
+        elif title == "Latency, a batch of 256" or (title.startswith("Latency") and len(found) < 3):
+            found.append(Figure(_times(teacher / student), f"faster on {title.removeprefix('Latency, ')}"))
+    return found[:4]
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Return what was run: recipe, data, seeds, versions."""
+    rows = {"train": "training", "labelled": "of them labelled", "fit": "for the teacher", "test": "test"}
+    data = ", ".join(f"{run.rows[key]:,} {text}" for key, text in rows.items() if key in run.rows)
+    steps = sorted({int(arm.logs[-1]["step"]) for arm in run.arms if arm.logs})
+    found = [
+        ("Recipe", run.name),
+        ("Rows", data),
+        ("Classes", f"{len(run.classes)}: {', '.join(run.classes[:12])}{', …' if len(run.classes) > 12 else ''}"),
+        ("Seeds", ", ".join(str(seed) for seed in run.seeds)),
+        ("Steps", " or ".join(f"{step:,}" for step in steps) + " for each arm" if steps else ""),
+        ("Took", _duration(run.seconds) if run.seconds is not None else ""),
+    ]
+    found += [(key[:1].upper() + key[1:].replace("_", " "), value) for key, value in run.environment.items()]
+    return [(key, value) for key, value in found if value]
+
+
+def _measured(run: Run) -> Iterator[tuple[str, list[float | None], str]]:
+    """Yield (title, a mean for each role, kind of number)."""
+
+    def means(of: dict[str, list[float]]) -> list[float | None]:
+        return [Spread(tuple(of[name])).mean if of[name] else None for name in run.names]
+
+    for key, title in (("parameters", "Parameters"), ("bytes", "Model file")):
+        values = [of_arms(run, name, key) for name in run.names]
+        yield title, [None if value is None else value.mean for value in values], key
+    sizes = dict.fromkeys(size for name in run.names for arm in run.of(name) for size in arm.latency)
+    for size in sizes:
+        title = "Latency, one row" if size == "1" else f"Latency, a batch of {size}"
+        yield title, means({name: [arm.latency[size] for arm in run.of(name) if size in arm.latency] for name in run.names}), "ms"
+    trained = {
+        name: [arm.train_seconds for arm in run.of(name) if arm.train_seconds is not None] for name in run.names
+    }
+    yield "Training time", means(trained), "seconds"
+
+
+def _beside(value: float | None, teacher: float | None, kind: str) -> str:
+    if value is None:
+        return ""
+    text = {"parameters": f"{value:,.0f}", "bytes": _bytes(value), "ms": f"{value:.3g} ms", "seconds": _duration(value)}[kind]
+    if kind == "seconds" or not teacher or value == teacher or value == 0:
+        return text
+    return f"{text} ({_times(teacher / value)} less)" if teacher > value else f"{text} ({_times(value / teacher)} more)"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
+
+
+def _bytes(value: float) -> str:
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= step:
+            return f"{value / step:.3g} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def legend(run: Run) -> list[tuple[str, str]]:
+    """Return the roles that there are and what each is."""
+    trained = f"{run.rows['labelled']:,} labels" if "labelled" in run.rows else "the labels"
+    meaning = {
+        TEACHER: "the network that is distilled",
+        STUDENT: f"trained on the teacher's probabilities and {trained}",
+        BASELINE: f"the same network as the student, trained on {trained} alone for as many steps",
+    }
+    return [(name, meaning[name]) for name in run.names]
