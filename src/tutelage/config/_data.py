@@ -1,0 +1,129 @@
+"""What a recipe says about its data: bundled digits, a table, or folders of images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
+
+from tutelage.config._spec import Count, FilePath, Spec, Text, branch, key_of, one_key_of, refusal
+from tutelage.config._words import came
+
+SUFFIXES = (".csv", ".parquet", ".npz")
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Data(Spec):
+    """What all data have in common."""
+
+    kind: ClassVar[str]
+    """Which data these are: "digits", "table" or "images"."""
+
+    labeled: Annotated[
+        Count | None,
+        Field(
+            description="How many training rows keep their label for the student and its baseline, balanced by class; "
+            "all of them unless given. The teacher is fitted with every label."
+        ),
+    ] = None
+
+
+class DigitsData(_Data):
+    """The 1,797 scans of handwritten digits that scikit-learn brings along: 1,200 for training, 597 held out."""
+
+    kind: ClassVar[str] = "digits"
+    source: Annotated[Literal["digits"], Field(description="The name of the bundled data.")]
+    omit: Annotated[
+        list[Annotated[int, Field(ge=0, le=9)]],
+        Field(default_factory=list, description="Digits of which the student's transfer set has no image."),
+    ]
+
+    @field_validator("omit")
+    @classmethod
+    def _omit_some(cls, omit: list[int]) -> list[int]:
+        if len(set(omit)) > 8:
+            raise refusal("omits so many digits that fewer than two are left; omit fewer")
+        return _each_once(omit)
+
+
+def _class_name(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise refusal(f"expected the name of a class, a whole number or text; got {came(value)}")
+    return value
+
+
+ClassName = Annotated[int | str, BeforeValidator(_class_name)]
+
+
+class TableData(_Data):
+    """A table of numbers with one column of classes."""
+
+    kind: ClassVar[str] = "table"
+    table: Annotated[FilePath, Field(description="The file with the rows: .csv, .parquet or .npz.")]
+    target: Annotated[Text, Field(description="The column that holds the class; an empty cell is a row without label.")]
+    features: Annotated[
+        list[Text] | None, Field(min_length=1, description="The columns to learn from; all others unless given.")
+    ] = None
+    test: Annotated[FilePath | None, Field(description="A file with held-out rows; else a share is held out.")] = None
+    test_fraction: Annotated[Fraction, Field(description="The share of rows that is held out without `test`.")] = 0.25
+    omit: Annotated[
+        list[ClassName],
+        Field(default_factory=list, description="Classes of which the student's transfer set has no row."),
+    ]
+
+    @field_validator("table", "test")
+    @classmethod
+    def _known_format(cls, path: Any) -> Any:
+        if path is not None and path.suffix.lower() not in SUFFIXES:
+            raise refusal(f"expected a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path.name}")
+        return path
+
+    @field_validator("features", "omit")
+    @classmethod
+    def _once(cls, names: Any) -> Any:
+        return names if names is None else _each_once(names)
+
+
+class ImagesData(_Data):
+    """A folder of images, with one folder inside for each class."""
+
+    kind: ClassVar[str] = "images"
+    images: Annotated[FilePath, Field(description="The folder that holds one folder of images per class.")]
+    test: Annotated[FilePath | None, Field(description="The same for held-out images; else a share is held out.")] = (
+        None
+    )
+    test_fraction: Annotated[Fraction, Field(description="The share of images that is held out without `test`.")] = 0.25
+    size: Annotated[Count | None, Field(description="Height and width in pixels; that of the images unless given.")] = (
+        None
+    )
+    omit: Annotated[
+        list[ClassName],
+        Field(default_factory=list, description="Classes of which the student's transfer set has no image."),
+    ]
+
+    @field_validator("omit")
+    @classmethod
+    def _once(cls, names: list[Any]) -> list[Any]:
+        return _each_once(names)
+
+
+def _each_once(names: list[Any]) -> list[Any]:
+    for name in names:
+        if names.count(name) > 1:
+            raise refusal(f"{name!r} stands there twice; name each once")
+    return names
+
+
+_KEYS: dict[str, type[Spec]] = {"source": DigitsData, "table": TableData, "images": ImagesData}
+
+
+DataSpec = Annotated[
+    Annotated[DigitsData, Tag(branch("source"))]
+    | Annotated[TableData, Tag(branch("table"))]
+    | Annotated[ImagesData, Tag(branch("images"))],
+    Discriminator(lambda value: key_of(value, _KEYS)),
+    one_key_of(list(_KEYS), _Data.model_fields, "the data", "{source: digits} or {table: rows.csv, target: class}"),
+]
+
+BRANCHES: dict[str, type[Spec]] = {branch(key): cls for key, cls in _KEYS.items()}

@@ -1,0 +1,85 @@
+"""The whole recipe, and what its parts have to agree on."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from tutelage.config._data import DataSpec
+from tutelage.config._models import AnyModel, has_weights
+from tutelage.config._spec import Spec, refusal, refuse
+from tutelage.config._terms import AnyTerm
+from tutelage.config._training import TrainingSpec
+
+_LOGGED = ("loss", "step", "epoch", "grad_norm", "learning_rate")
+"""What stands beside the terms in the lines of a run's metrics."""
+
+
+class Recipe(Spec):
+    """Everything a run is made of: data, teacher, student, objective and training."""
+
+    description: Annotated[str, Field(description="What the recipe shows, in a sentence or two.")] = ""
+    task: Annotated[Literal["classification"], Field(description="What the models do.")] = "classification"
+    data: Annotated[DataSpec, Field(description="What is learned from.")]
+    teacher: Annotated[AnyModel | None, Field(description="The model whose outputs the student imitates.")] = None
+    student: Annotated[AnyModel, Field(description="The model that is trained.")]
+    objective: Annotated[
+        dict[str, AnyTerm], Field(description="The terms of the loss, by names of your own: each is logged under its.")
+    ]
+    training: Annotated[TrainingSpec, Field(description="How long, how fast, how often, and where.")] = TrainingSpec()
+    baseline: Annotated[
+        bool, Field(description="Whether the same student is also trained on the labels alone, at equal steps.")
+    ] = False
+
+    @field_validator("teacher")
+    @classmethod
+    def _knows_something(cls, teacher: AnyModel | None) -> AnyModel | None:
+        if teacher is not None and not has_weights(teacher):
+            pretrained = " `pretrained: true`," if teacher.kind == "timm" else ""
+            raise refusal(
+                f"the teacher's weights would be random; give{pretrained} `weights: <saved model>`, or `fit: {{}}` to "
+                "train it on the labels first"
+            )
+        return teacher
+
+    @field_validator("student")
+    @classmethod
+    def _not_fitted(cls, student: AnyModel) -> AnyModel:
+        if student.fit is not None:
+            refuse([(("fit",), "`fit` is for the teacher; the student is trained as `training` says")])
+        return student
+
+    @field_validator("objective")
+    @classmethod
+    def _trains_something(cls, objective: dict[str, AnyTerm], info: ValidationInfo) -> dict[str, AnyTerm]:
+        if not objective:
+            raise refusal("expected at least one term, such as soft: {forward_kl: {}, temperature: 4}")
+        refuse([((name,), problem) for name in objective if (problem := _wrong_name(name))])
+        if all(term.weight == 0 for term in objective.values()):
+            raise refusal("every term has weight 0, so nothing would be trained; give one a weight > 0")
+        if "teacher" not in info.data:
+            return objective
+        wanting = [name for name, term in objective.items() if term.teacher == "teacher"]
+        if info.data["teacher"] is None:
+            message = "compares with the teacher, and the recipe has none; add `teacher:`, or `teacher: labels` here"
+            refuse([((name,), message) for name in wanting])
+        elif not wanting:
+            raise refusal("no term compares with the teacher; add one, or remove `teacher:` from the recipe")
+        return objective
+
+    @field_validator("baseline")
+    @classmethod
+    def _differs(cls, baseline: bool, info: ValidationInfo) -> bool:
+        if baseline and "teacher" in info.data and info.data["teacher"] is None:
+            raise refusal("the baseline is the student without its teacher, and the recipe has none; remove `baseline`")
+        return baseline
+
+
+def _wrong_name(name: str) -> str | None:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,39}", name):
+        return "expected a name of at most 40 letters, digits, _ and -, that starts with a letter"
+    if name in _LOGGED or name.startswith("eval_"):
+        return f"{name!r} is the name of another number in the log; choose another name"
+    return None
