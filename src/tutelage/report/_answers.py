@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 
 from tutelage.report._measures import confusion, kl, log_softmax
 from tutelage.report._run import Arm, Run
-from tutelage.report._style import LIGHT, Picture, data_uri, figure
+from tutelage.report._style import LIGHT, WIDE, Picture, data_uri, figure
 from tutelage.run_folder import STUDENT, write_whole
 
 _MATRIX = 16
@@ -57,15 +58,15 @@ def matrix(run: Run) -> Picture | None:
     names = [_short(run.classes[i]) for i in shown]
     size, largest = len(shown), max(1, int(off.max()))
     longest = max(len(name) for name in names)
-    made, axes = figure(4.6, 4.3 + (0.06 * longest if longest > 3 else 0.0))
+    made, axes = figure(WIDE, 4.0 + (0.06 * longest if longest > 3 else 0.0))
     for row, i in enumerate(shown):
         for column, j in enumerate(shown):
             number, agree = int(cells[i, j]), i == j
             if number and not agree:
                 alpha = 0.12 + 0.88 * number / largest
-                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=LIGHT["student"], alpha=alpha, linewidth=0))
+                _cell(axes, row, column, LIGHT["student"], alpha)
             elif agree:
-                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=LIGHT["line"], alpha=0.45, linewidth=0))
+                _cell(axes, row, column, LIGHT["line"], 0.45)
             if number:
                 colour = LIGHT["muted"] if agree else LIGHT["paper"] if number > 0.6 * largest else LIGHT["ink"]
                 axes.text(column, row, f"{number}", ha="center", va="center", color=colour, fontsize=9 if size <= 12 else 7)
@@ -82,8 +83,12 @@ def matrix(run: Run) -> Picture | None:
     over = f" over {len(students)} seeds" if len(students) > 1 else ""
     left = f" Of {len(cells)} classes, the {size} that differ most often." if size < len(cells) else ""
     alt = f"Answers of teacher and student: the same in {same:,} of {total:,}. {_most(off, run.classes)}"
-    caption = f"Test rows by the two answers,{over or ' one seed'}. On the grey diagonal both say the same.{left}"
-    return Picture("confusion", made, alt, caption.replace(",,", ","))
+    caption = f"Test rows by the two answers{over}. On the grey diagonal both say the same.{left}"
+    return Picture("confusion", made, alt, caption)
+
+
+def _cell(axes: Axes, row: int, column: int, colour: str, alpha: float) -> None:
+    axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, color=colour, alpha=alpha, linewidth=0))
 
 
 @dataclass(frozen=True)

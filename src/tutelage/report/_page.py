@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tutelage.errors import RunFolderError
-from tutelage.report import _answers, _pictures, _tables
+from tutelage.report import _answers, _bars, _curves, _tables
+from tutelage.report._reliability import calibration
 from tutelage.report._run import Run, read_run
 from tutelage.report._style import DARK, LIGHT, Picture, darkened, data_uri, style
 from tutelage.report._words import ERRORS, METRICS, headline
@@ -69,13 +70,13 @@ class _Page:
             facts=_tables.facts(run),
             counts=_answers.counts(run),
             examples=_answers.examples(run, self.folder),
-            hero=self._one(_pictures.scores(run, ERRORS, gap=True)),
-            more_scores=self._many([_pictures.scores(run, metric) for metric in METRICS if metric.key in _MORE]),
-            omitted=self._one(_pictures.left_out(run)),
-            terms=self._many(_pictures.loss_terms(run)),
-            following=self._many(_pictures.following(run)),
+            hero=self._one(_bars.scores(run, ERRORS, gap=True)),
+            more_scores=self._many([_bars.scores(run, metric) for metric in METRICS if metric.key in _MORE]),
+            omitted=self._one(_bars.left_out(run)),
+            terms=self._many(_curves.loss_terms(run)),
+            following=self._many(_curves.following(run)),
             matrix=self._one(_answers.matrix(run)),
-            calibration=self._many(_pictures.calibration(run)),
+            calibration=self._many(calibration(run)),
         )
 
     def _one(self, picture: Picture | None) -> Drawn | None:

@@ -39,6 +39,8 @@ DARK = {
     "student": "#ff9c55",
     "baseline": "#9097a2",
 }
+WIDE, NARROW = 4.2, 3.6
+"""Widths of panels in inches, two and three to a row of the page; a telephone shows either nearly as it is."""
 MARKERS = {"teacher": "s", "student": "o", "baseline": "D"}
 """Shape tells the roles apart, too."""
 

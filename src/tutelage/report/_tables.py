@@ -12,11 +12,19 @@ from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One text of a table, with a word beside it."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Line:
-    """A line of a table: what it is about, and a text for each role (empty where there is none)."""
+    """A line of a table: what it is about, and a cell for each role (a dash where there is none)."""
 
     title: str
-    cells: tuple[str, ...]
+    cells: tuple[Cell, ...]
     note: str = ""
 
 
@@ -34,7 +42,7 @@ def scores(run: Run) -> list[Line]:
     for metric in METRICS:
         spreads = [of_arms(run, name, metric.key) for name in run.names]
         if any(spread is not None for spread in spreads):
-            cells = tuple("" if spread is None else spread_text(spread, metric) for spread in spreads)
+            cells = tuple(Cell("–" if spread is None else spread_text(spread, metric)) for spread in spreads)
             lines.append(Line(metric.title, cells, metric.reading))
     return lines
 
@@ -53,7 +61,7 @@ def figures(run: Run) -> list[Figure]:
     found = []
     closed = share_closed(run)
     if closed is not None and of_arms(run, STUDENT, "errors") is not None:
-        found.append(Figure(f"{100 * closed[1]:.0f} %", "of the gap between baseline and teacher closed"))
+        found.append(Figure(f"{100 * closed:.0f} %", "of the gap between baseline and teacher closed"))
     agreement = of_arms(run, STUDENT, "agreement")
     if agreement is not None:
         found.append(Figure(shown(agreement.mean, percent=True), "of the test rows answered as the teacher does"))
@@ -105,13 +113,13 @@ def _measured(run: Run) -> Iterator[tuple[str, list[float | None], str]]:
     yield "Training time", means(trained), "seconds"
 
 
-def _beside(value: float | None, teacher: float | None, kind: str) -> str:
+def _beside(value: float | None, teacher: float | None, kind: str) -> Cell:
     if value is None:
-        return ""
-    text = {"parameters": f"{value:,.0f}", "bytes": _bytes(value), "ms": f"{value:.3g} ms", "seconds": _duration(value)}[kind]
-    if kind == "seconds" or not teacher or value == teacher or value == 0:
-        return text
-    return f"{text} ({_times(teacher / value)} less)" if teacher > value else f"{text} ({_times(value / teacher)} more)"
+        return Cell("–")
+    texts = {"parameters": f"{value:,.0f}", "bytes": _bytes(value), "ms": f"{value:.3g} ms", "seconds": _duration(value)}
+    if kind == "seconds" or not teacher or not value or value == teacher:
+        return Cell(texts[kind])
+    return Cell(texts[kind], f"{_times(teacher / value)} less" if teacher > value else f"{_times(value / teacher)} more")
 
 
 def _times(ratio: float) -> str:
@@ -135,10 +143,11 @@ def _duration(seconds: float) -> str:
 
 def legend(run: Run) -> list[tuple[str, str]]:
     """Return the roles that there are and what each is."""
-    trained = f"{run.rows['labelled']:,} labels" if "labelled" in run.rows else "the labels"
+    rows = f" on {run.rows['train']:,} rows" if "train" in run.rows else ""
+    labels = f"{run.rows['labelled']:,} labels" if "labelled" in run.rows else "labels"
     meaning = {
         TEACHER: "the network that is distilled",
-        STUDENT: f"trained on the teacher's probabilities and {trained}",
-        BASELINE: f"the same network as the student, trained on {trained} alone for as many steps",
+        STUDENT: f"taught by the teacher{rows}" if TEACHER in run.names else f"trained{rows}",
+        BASELINE: f"the same network without the teacher: {labels} alone, as many steps",
     }
     return [(name, meaning[name]) for name in run.names]

@@ -58,13 +58,29 @@ def spread_text(spread: Spread, metric: Metric) -> str:
     return f"{mean} ± {spread.deviation:.{metric.digits}f}"
 
 
-def share_closed(run: Run) -> tuple[float, float] | None:
-    """Return (gap, share of it that the student closes), in errors of the means; None without a gap to close."""
-    means = [of_arms(run, name, "errors") for name in (BASELINE, STUDENT, TEACHER)]
-    if any(mean is None for mean in means):
+def share_closed(run: Run) -> float | None:
+    """Return the share of the gap in errors between baseline and teacher, of means over the seeds, that is closed.
+
+    None where an arm is missing, and where the teacher is no better than the baseline: there is no gap then.
+    """
+    baseline, student, teacher = (of_arms(run, name, "errors") for name in (BASELINE, STUDENT, TEACHER))
+    if baseline is None or student is None or teacher is None or baseline.mean <= teacher.mean:
         return None
-    baseline, student, teacher = (mean.mean for mean in means if mean is not None)
-    return (baseline - teacher, (baseline - student) / (baseline - teacher)) if baseline > teacher else None
+    return (baseline.mean - student.mean) / (baseline.mean - teacher.mean)
+
+
+def left_out_classes(run: Run) -> list[str]:
+    """Return the names of the classes that have no image in the transfer set."""
+    return list(dict.fromkeys(key for arm in run.arms for key in arm.omitted))
+
+
+def shares_known(run: Run, name: str, key: str) -> tuple[float, float] | None:
+    """Return how much of a class's test rows a role knows, as it is and with the bias set; None where not counted."""
+    found = [arm.omitted[key] for arm in run.of(name) if key in arm.omitted]
+    if not found:
+        return None
+    before, after = ([one.known / one.rows for one in found], [one.known_with_bias / one.rows for one in found])
+    return Spread(tuple(before)).mean, Spread(tuple(after)).mean
 
 
 @dataclass(frozen=True)
@@ -77,44 +93,50 @@ class Headline:
 
 def headline(run: Run) -> Headline:
     """Return what a reader should take away, also where the run is unfinished or went badly."""
-    errors = {name: of_arms(run, name, "errors") for name in (TEACHER, STUDENT, BASELINE)}
-    student, baseline, teacher = errors[STUDENT], errors[BASELINE], errors[TEACHER]
+    student, baseline, teacher = (of_arms(run, name, "errors") for name in (STUDENT, BASELINE, TEACHER))
     if student is None:
         return Headline("No student is finished yet", "Scores appear here when the first seed is trained and evaluated.")
     assert run.labels is not None
-    makes = f"the student makes {_errors(student)} on {len(run.labels):,} test rows"
-    if baseline is None:
-        beside = "" if teacher is None else f"; its teacher makes {shown(teacher.mean, digits=1)}"
-        return Headline(f"The student is right in {_accuracy(run)} of the test rows", f"{_capital(makes)}{beside}.")
-    alone = f"the same student without the teacher makes {shown(baseline.mean, digits=1)}"
-    closed = share_closed(run)
-    if closed is None:
-        if teacher is None:
-            return Headline(f"{_capital(makes)}", f"{_capital(alone)}.")
-        title = "The teacher is no better than the student without it"
-        text = f"It makes {shown(teacher.mean, digits=1)} errors, and {alone}: there is no gap to close. {_capital(makes)}."
-        return Headline(title, text)
-    assert teacher is not None
-    share = closed[1]
+    sentences = [f"The student makes {_errors(student)} on {len(run.labels):,} test rows"]
+    if baseline is not None:
+        sentences.append(f"the same network without the teacher makes {shown(baseline.mean, digits=1)}")
+    if teacher is not None:
+        sentences.append(f"the teacher makes {shown(teacher.mean, digits=1)}")
+    seeds = f" Means over {len(student.values)} seeds." if len(student.values) > 1 else ""
+    text = f"{'; '.join(sentences)}.{seeds}"
+    for key in left_out_classes(run):
+        found = _left_out(run, key)
+        if found is not None:
+            return Headline(found.title, f"{found.text} {text}")
+    return Headline(_title(run, baseline, teacher), text)
+
+
+def _title(run: Run, baseline: Spread | None, teacher: Spread | None) -> str:
+    share = share_closed(run)
+    if share is None:
+        if baseline is not None and teacher is not None:
+            return "The teacher is no better than the student without it"
+        accuracy = of_arms(run, STUDENT, "accuracy")
+        assert accuracy is not None
+        return f"The student is right on {shown(accuracy.mean, percent=True)} of the test rows"
     if share > 1:
-        title = "The student beats its teacher"
-    elif share > 0:
-        title = f"Distilling closes {100 * share:.0f} % of the gap to the teacher"
-    else:
-        title = "Distilling did not help here"
-    return Headline(title, f"{_capital(makes)}; {alone}; the teacher makes {shown(teacher.mean, digits=1)}.")
+        return "The student makes fewer errors than its teacher"
+    if share > 0:
+        return f"Distilling closes {100 * share:.0f} % of the gap to the teacher"
+    return "Distilling did not help here"
+
+
+def _left_out(run: Run, key: str) -> Headline | None:
+    student, baseline = shares_known(run, STUDENT, key), shares_known(run, BASELINE, key)
+    if student is None:
+        return None
+    title = f"The student never saw a “{key}”, and knows {100 * student[1]:.0f} % of them"
+    text = f"As it is, it knows {100 * student[0]:.0f} %; with the bias of that class set, {100 * student[1]:.0f} %."
+    if baseline is not None:
+        text += f" Without the teacher: {100 * baseline[0]:.0f} % and {100 * baseline[1]:.0f} %."
+    return Headline(title, text)
 
 
 def _errors(spread: Spread) -> str:
     mean = shown(spread.mean, digits=1)
     return f"{mean} error{'' if mean == '1' else 's'}"
-
-
-def _accuracy(run: Run) -> str:
-    spread = of_arms(run, STUDENT, "accuracy")
-    assert spread is not None
-    return shown(spread.mean, percent=True)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
