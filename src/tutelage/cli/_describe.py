@@ -1,0 +1,73 @@
+"""A recipe in a few words, before anything is loaded: who teaches whom, on what, how often."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tutelage.cli._console import table, width_of
+from tutelage.config import DigitsData, ImagesData, MLPModel, ModelSpec, Recipe, SavedModel, TableData, TimmModel
+
+
+def describe(recipe: Recipe, folder: Path | None = None) -> str:
+    """Return a recipe, and the folder of its run, as aligned lines."""
+    rows = [["data", _data(recipe)]]
+    if recipe.teacher is not None:
+        rows.append(["teacher", _model(recipe.teacher)])
+    rows.append(["student", _model(recipe.student)])
+    if recipe.baseline:
+        rows.append(["baseline", "the same student on the labels alone, for as many steps"])
+    rows += [["objective", " + ".join(_term(recipe, name) for name in recipe.objective)]]
+    training = recipe.training
+    length = f"{training.steps:,} steps" if training.steps is not None else f"{training.epochs:,} epochs"
+    seeds = training.seed_list
+    rows.append(["training", f"{length}, {_seeds(seeds)}"])
+    if folder is not None:
+        rows.append(["folder", str(folder)])
+    return table(rows, indent="  ", width=width_of(sys.stderr))
+
+
+def _data(recipe: Recipe) -> str:
+    data = recipe.data
+    if isinstance(data, DigitsData):
+        text = "1,797 scans of handwritten digits, bundled with scikit-learn"
+    elif isinstance(data, TableData):
+        text = f"the table {data.table}"
+    else:
+        assert isinstance(data, ImagesData)
+        text = f"the images in {data.images}"
+    if data.labeled is not None:
+        text += f"; the student sees {data.labeled:,} labels"
+    if data.omit:
+        text += f"; the student sees nothing of class {', '.join(map(str, data.omit))}"
+    return text
+
+
+def _model(model: ModelSpec) -> str:
+    if isinstance(model, MLPModel):
+        hidden = " and ".join(map(str, model.mlp.hidden))
+        text = f"MLP with {hidden} hidden units" if hidden else "a linear model"
+    elif isinstance(model, TimmModel):
+        text = f"{model.timm} of timm" + (", pretrained" if model.pretrained else "")
+    else:
+        assert isinstance(model, SavedModel)
+        text = model.model
+    if model.weights is not None:
+        text += f", weights of {model.weights}"
+    if model.fit is not None:
+        text += f", first fitted on all labels for {model.fit.epochs} epochs (kept for the next run)"
+    return text
+
+
+def _term(recipe: Recipe, name: str) -> str:
+    term = recipe.objective[name]
+    softened = f" at T = {term.temperature:g}" if term.temperature != 1 else ""
+    return f"{term.weight:g} {term.kind} to the {term.teacher}{softened}"
+
+
+def _seeds(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if len(seeds) <= 10:
+        return f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"
+    return f"{len(seeds)} seeds"

@@ -1,0 +1,150 @@
+"""The commands that train: demo and train, from the first line to the table, the report and the next command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+from tutelage.cli._console import put, put_json, say
+from tutelage.cli._describe import describe
+from tutelage.cli._exits import INTERRUPTED
+from tutelage.cli._folders import new_folder
+from tutelage.cli._results import summary
+from tutelage.config import Recipe, load
+from tutelage.errors import MissingPackageError
+from tutelage.run_folder import RunFolder, read_json
+
+DEMO = "digits-few-labels"
+
+
+def demo(out: Path | None, seeds: int | None) -> None:
+    """Carry out `tutelage demo`."""
+    recipe = load(DEMO, [] if seeds is None else [f"training.seeds={seeds}"])
+    folder = new_folder(DEMO, out)
+    say("A small student learns from a big teacher, and the same student learns without it.")
+    say(describe(recipe, folder))
+    say(f"This takes about {20 + 15 * len(recipe.training.seed_list)} seconds on two cores. Ctrl-C stops it safely.")
+    _needs_report()
+    _carry_out(recipe, DEMO, folder, resume=False, report=True, as_json=False)
+    say(f"next: {shlex.join(['tutelage', 'init', DEMO, 'mine.yaml'])}     # a copy of this recipe, to change it")
+
+
+def train(
+    source: str | None,
+    overrides: Sequence[str],
+    out: Path | None,
+    resume: Path | None,
+    *,
+    dry_run: bool,
+    report: bool,
+    as_json: bool,
+) -> None:
+    """Carry out `tutelage train`."""
+    if resume is not None:
+        recipe, name, folder = _stopped(source, out, resume)
+    elif source is None:
+        raise typer.BadParameter("nothing to train; give a recipe, or --resume RUN", param_hint="RECIPE")
+    else:
+        recipe = load(source, overrides)
+        name = Path(source).stem
+        folder = new_folder(name, out)
+    say(f"{name}: {recipe.description}" if recipe.description else name)
+    say(describe(recipe, folder))
+    if dry_run:
+        _plan(recipe, folder, as_json=as_json)
+        say(f"next: {shlex.join(['tutelage', 'train', *_again(source, overrides, out, resume)])}")
+        return
+    if report:
+        _needs_report()
+    _carry_out(recipe, name, folder, resume=resume is not None, report=report, as_json=as_json)
+    say(f"next: {shlex.join(['tutelage', 'report', str(folder), *(['--open'] if report else [])])}")
+
+
+def _stopped(source: str | None, out: Path | None, resume: Path) -> tuple[Recipe, str, Path]:
+    """Return the recipe, name and folder of a run that is to go on."""
+    if source is not None:
+        raise typer.BadParameter(
+            f"the run goes on with its own recipe; remove {source!r}, or train it anew without --resume",
+            param_hint="--resume",
+        )
+    if out is not None:
+        raise typer.BadParameter(f"the run goes on in its own folder; remove --out {out}", param_hint="--resume")
+    folder = RunFolder.open(resume)
+    return load(folder.recipe), str(read_json(folder.record, ["recipe"])["recipe"]), folder.path
+
+
+def _again(source: str | None, overrides: Sequence[str], out: Path | None, resume: Path | None) -> list[str]:
+    """Return the words of the command, without --dry-run."""
+    words = [] if source is None else [source, *overrides]
+    for option, value in (("--out", out), ("--resume", resume)):
+        words += [] if value is None else [option, str(value)]
+    return words
+
+
+def _needs_report() -> None:
+    """Look for what the report takes before the training, and not after it."""
+    missing = [package for package in ("matplotlib", "jinja2") if find_spec(package) is None]
+    if missing:
+        raise MissingPackageError(
+            f"the report takes {' and '.join(missing)}, not installed here: pip install 'tutelage[report]', or train "
+            "with --no-report"
+        )
+
+
+def _plan(recipe: Recipe, folder: Path, *, as_json: bool) -> None:
+    say("loading PyTorch and the data ...")
+    from tutelage.cli._watching import plan_lines
+    from tutelage.runs import prepare
+
+    plan = prepare(recipe, folder)
+    if as_json:
+        put_json(plan_lines(plan))
+    else:
+        put(str(plan))
+
+
+def _carry_out(recipe: Recipe, name: str, folder: Path, *, resume: bool, report: bool, as_json: bool) -> None:
+    """Train, show the scores, build the report. An interruption says how to go on, and ends the command."""
+    say("loading PyTorch and the data ...")
+    try:
+        from tutelage.cli._watching import Watcher
+        from tutelage.runs import run
+
+        with Watcher() as watcher:
+            run(recipe, folder, resume=resume, on_event=watcher)
+        if not watcher.interrupted:
+            _show(folder, report=report, as_json=as_json)
+            return
+    except KeyboardInterrupt:
+        pass
+    _say_how_to_go_on(folder)
+    raise typer.Exit(INTERRUPTED)
+
+
+def _show(folder: Path, *, report: bool, as_json: bool) -> None:
+    opened = RunFolder.open(folder)
+    scores = read_json(opened.scores)
+    if not as_json:
+        put(summary(scores))
+    page: Path | None = None
+    if report:
+        say("drawing the report ...")
+        from tutelage.report import build_report
+
+        page = build_report(folder)
+    if as_json:
+        put_json({"folder": str(folder), "report": None if page is None else str(page), "scores": scores})
+    elif page is not None:
+        put(f"report: {page}")
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    if RunFolder(folder).record.is_file():
+        say(f"Stopped. What is done is kept in {folder}.")
+        say(f"next: {shlex.join(['tutelage', 'train', '--resume', str(folder)])}")
+    else:
+        say("Stopped before anything was written.")

@@ -1,0 +1,46 @@
+"""Runs the command line as a user does: as a process, with its two outputs apart."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def environment(**variables):
+    """The caller's, without what would change what is written."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TUTELAGE_")}
+    for name in ("COLUMNS", "FORCE_COLOR", "PYTHONIOENCODING", "PYTHONWARNINGS"):
+        kept.pop(name, None)
+    return {**kept, "OMP_NUM_THREADS": "1", **variables}
+
+
+def tutelage(*words, cwd, python=(), seconds=120, **variables):
+    """Run `tutelage WORDS`; python: options of the interpreter before `-m tutelage`."""
+    done = subprocess.run(
+        [sys.executable, *python, "-m", "tutelage", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(**variables),
+        timeout=seconds,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def refused(done, code, *said):
+    """Check that a command failed as documented: its exit code, nothing on stdout, one message, no traceback."""
+    assert done.code == code, done
+    assert done.out == "", done
+    assert "Traceback" not in done.err, done
+    for words in said:
+        assert words in done.err, done
+    # However many lines there are, they are one message.
+    assert sum(line.startswith("tutelage: ") for line in done.err.splitlines()) <= 1, done
