@@ -1,12 +1,27 @@
 """What a batch means: how the networks are called, what is the student's side and what the teacher's, what is labelled.
 
-`Classification` is the one task so far. A task for language models has the same questions to answer, per token.
+`Classification` asks once for each row, `SequenceClassification` too; `CausalLM`, `MaskedLM` and `TokenClassification`
+ask for every token.
 """
 
 from __future__ import annotations
 
 from tutelage.tasks._calling import call
+from tutelage.tasks._causal_lm import CausalLM
 from tutelage.tasks._classification import Classification
+from tutelage.tasks._masked_lm import MaskedLM
+from tutelage.tasks._packed import leak_between_documents
+from tutelage.tasks._sequence_classification import SequenceClassification
 from tutelage.tasks._task import Task
+from tutelage.tasks._token_classification import TokenClassification
 
-__all__ = ["Classification", "Task", "call"]
+__all__ = [
+    "CausalLM",
+    "Classification",
+    "MaskedLM",
+    "SequenceClassification",
+    "Task",
+    "TokenClassification",
+    "call",
+    "leak_between_documents",
+]

@@ -1,0 +1,36 @@
+"""Sequence classification: one class for each text, or pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tutelage.tasks._classification import Classification
+from tutelage.tasks._language import refuse
+
+
+@dataclass(frozen=True)
+class SequenceClassification(Classification):
+    """`Classification` of texts: a batch has "input_ids", "attention_mask", and "token_type_ids" for pairs.
+
+    >>> import torch
+    >>> from tutelage.tasks import SequenceClassification
+    >>> batch = {"input_ids": torch.tensor([[5, 6], [7, 8]]), "labels": torch.tensor([1, -100])}
+    >>> sorted(SequenceClassification().inputs(batch)), SequenceClassification().targets(batch)[1].tolist()
+    (['input_ids'], [1.0, 0.0])
+    """
+
+    name: ClassVar[str] = "sequence_classification"
+
+    def check(self, student: Any) -> None:
+        """Raise `ModuleError` for a network with a distribution for each token."""
+        others = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForTokenClassification")
+        reason = "it does not give each text one class"
+        refuse(student, self.name, others, reason, "a network such as ...ForSequenceClassification")
+
+    def weights(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Return None: every row counts in the terms without labels."""
+        return None
