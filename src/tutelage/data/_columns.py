@@ -111,7 +111,8 @@ def _parquet(path: Path) -> Columns:
 def _npz(path: Path) -> Columns:
     columns: Columns = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # numpy leaves a file that it cannot read open, unless it was opened for it.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for name in arrays.files:
                 array = arrays[name]
                 if array.ndim == 1:

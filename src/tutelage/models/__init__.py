@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from tutelage.models._build import build_model, parameter_count
 from tutelage.models._files import ModelCard, load_model, load_weights, read_card, save_model
+from tutelage.models._head_model import HeadModel, check_head, language_model
+from tutelage.models._heads import FAMILIES, HeadParts, find_head, head_name, vocabulary_width
 from tutelage.models._mlp import ACTIVATIONS, MLP
 
 __all__ = [
     "ACTIVATIONS",
+    "FAMILIES",
     "MLP",
+    "HeadModel",
+    "HeadParts",
     "ModelCard",
     "build_model",
+    "check_head",
+    "find_head",
+    "head_name",
+    "language_model",
     "load_model",
     "load_weights",
     "parameter_count",
     "read_card",
     "save_model",
+    "vocabulary_width",
 ]

@@ -45,7 +45,7 @@ def save_model(
     """
     card: dict[str, Any] = {"format": FORMAT, "model": _plain(spec), "shape": list(shape), "classes": list(classes)}
     with torch.random.fork_rng(devices=[]):
-        wanted = build_model(card["model"], shape, len(classes))
+        wanted = build_model(_without_download(card["model"]), shape, len(classes))
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     _check_fit(weights, wanted, "the network to be saved")
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
@@ -88,8 +88,7 @@ def read_card(folder: Path) -> ModelCard:
         raise DamagedDataError(
             f"{folder / CARD} is no card of a model: expected a shape, names of classes, and a model"
         )
-    # Weights are in the folder: a name that has timm fetch others says nothing here.
-    return ModelCard({**model, "pretrained": False} if "timm" in model else model, tuple(shape), tuple(classes))
+    return ModelCard(_without_download(model), tuple(shape), tuple(classes))
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -128,6 +127,11 @@ def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
     except TypeError as error:
         raise ModelError(f"the architecture {dict(spec)!r} cannot be written as JSON: {error}") from error
     return plain
+
+
+def _without_download(model: dict[str, Any]) -> dict[str, Any]:
+    """Return the architecture alone: what has weights in a folder needs none from elsewhere."""
+    return {**model, "pretrained": False} if "timm" in model else model
 
 
 def _all(values: Any, kind: type) -> bool:
