@@ -66,13 +66,14 @@ def _message(detail: ErrorDetails) -> str:
 def _stranger(name: str, known: list[str]) -> str:
     """Return the message about an unknown key; one that belongs elsewhere is told where."""
     homes = {
-        "the recipe itself": list(Recipe.model_fields),
-        "`training`": list(TrainingSpec.model_fields),
-        "a term of `objective`": list(_terms.TermSpec.model_fields),
+        "the recipe itself": Recipe,
+        "`training`": TrainingSpec,
+        "a term of `objective`": _terms.TermSpec,
+        "`teacher` or `student`": _models.ModelSpec,
     }
     if nearest(name, known) is None:
-        for home, names in homes.items():
-            if name in names:
+        for home, spec in homes.items():
+            if name in spec.model_fields:
                 return f"unknown key here; it belongs to {home}"
     return unknown(name, known)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tutelage.config._reading import Document, Place, dotted, read
 from tutelage.config._spec import ShellText
-from tutelage.config._words import nearest
+from tutelage.config._words import nearest, shorten
 from tutelage.errors import Problem, RecipeError
 
 
@@ -16,7 +16,7 @@ def apply(document: Document, override: str) -> None:
     The right side of `=` is read as YAML. Mappings on the way are made where they are missing, so that a misspelt one
     is found, and named, when the whole is checked. A problem is noted in the document.
     """
-    place = Place(f"override {override!r}")
+    place = Place(f"override {shorten(repr(override), 120)}")
     if not isinstance(document.value, dict):
         return  # the file itself is refused, for being no mapping
     removes = override.startswith("~")
@@ -71,7 +71,7 @@ def _remove(document: Document, keys: tuple[str, ...], place: Place) -> None:
             known = list(parent) if isinstance(parent, dict) else []
             close = nearest(key, known)
             hint = f"; did you mean {close!r}?" if close else ", so there is nothing to remove"
-            document.refuse(keys, place, f"there is no {dotted(keys[:end])} in the recipe{hint}")
+            document.refuse(keys[:end], place, f"there is no such setting{hint}")
             return
         if end < len(keys):
             parent = parent[key]

@@ -23,6 +23,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
+from tutelage.config._words import shorten
 from tutelage.errors import Problem, RecipeError
 
 MAX_BYTES = 2**20
@@ -59,7 +60,7 @@ class Document:
 
 def dotted(path: Path) -> str:
     """Return a path as it is written in messages and overrides: `training.seeds[1]`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{shorten(part)}" for part in path)
     return text.removeprefix(".")
 
 

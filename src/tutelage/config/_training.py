@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tutelage.config._spec import Count, NotNegative, Positive, Share, Spec, refusal
+from tutelage.config._words import came
 
 DEFAULT_EPOCHS = 60
 
@@ -17,13 +18,15 @@ def _seeds(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, list)):
         raise refusal("expected how many seeds (3 is 0, 1, 2), or a list of them")
     if isinstance(value, int) and not 1 <= value <= 1000:
-        raise refusal(f"expected a number of seeds from 1 to 1000, got {value}; for one seed of your own, write [seed]")
+        raise refusal(
+            f"expected 1 to 1000 seeds, got {came(value)}; for one seed of your own, write [seed]"
+        )
     if isinstance(value, list):
         if not value:
             raise refusal("expected at least one seed, got an empty list")
         for seed in value:
             if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-                raise refusal(f"expected whole numbers from 0 to 2^32 - 1, got {seed!r}")
+                raise refusal(f"expected whole numbers from 0 to 2^32 - 1, got {came(seed)}")
             if value.count(seed) > 1:
                 raise refusal(f"the seed {seed} stands there twice; name each once")
     return value

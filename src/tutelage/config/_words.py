@@ -20,18 +20,19 @@ def came(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f"the text {_short(repr(str(value)))}"
+        return f"the text {shorten(repr(str(value)))}"
     if isinstance(value, int) and value.bit_length() > 200:
         return "a number of more than 60 digits"
     if isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, dict):
-        return f"the keys {_short(', '.join(map(str, value)))}" if value else "{}"
+        return f"the keys {shorten(', '.join(map(str, value)))}" if value else "{}"
     return "a list" if value else "an empty list"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+def shorten(text: str, longest: int = _LONGEST) -> str:
+    """Return a text that fits on a line with others."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def listing(names: Iterable[str]) -> str:
@@ -62,5 +63,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def unknown(name: str, known: Iterable[str]) -> str:
     """Return the message about a key that is none of the known ones."""
     names = list(known)
+    if not names:
+        return "unknown key; there is nothing to set here"
     close = nearest(name, names)
     return f"unknown key; did you mean {close!r}?" if close else f"unknown key; expected {listing(names)}"
