@@ -14,7 +14,7 @@ from tutelage.errors import LayerError
 
 def find_layer(owner: str, module: nn.Module, path: str) -> nn.Module:
     """Return a layer by its dotted path. Errors: `LayerError`, with the nearest names."""
-    layers = dict(module.named_modules())
+    layers: dict[str, nn.Module] = dict(module.named_modules())
     if path in layers:
         return layers[path]
     near = difflib.get_close_matches(path, [name for name in layers if name], n=3, cutoff=0.4)

@@ -36,7 +36,7 @@ class MetricsLog(TrainerCallback):
         """Bring the file to where the run starts."""
         if not state.is_world_process_zero:
             return
-        lines = [_line(entry["step"], entry) for entry in state.log_history]
+        lines = [_line(int(entry["step"]), entry) for entry in state.log_history]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all: a second crash must not cost the lines of the first run.
         beside = self.path.with_name(self.path.name + ".new")
@@ -64,7 +64,9 @@ def _line(step: int, logs: Mapping[str, Any]) -> str | None:
     kept = {name: value for name, value in logs.items() if not name.endswith(_OF_THE_CLOCK) and name != "step"}
     if "loss" not in kept and not any(name.startswith("eval_") for name in kept):
         return None
-    values = {"step": step, "epoch": kept.pop("epoch", None), **kept}
+    # In an order of its own: what comes back from a checkpoint is sorted.
+    names = ["epoch", *(["loss"] if "loss" in kept else []), *sorted(set(kept) - {"epoch", "loss"})]
+    values = {"step": step, **{name: kept.get(name) for name in names}}
     finite = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in values.items()}
     return json.dumps(finite) + "\n"
 

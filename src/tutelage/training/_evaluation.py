@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from tutelage.distributions import Logits
@@ -45,12 +44,12 @@ class Evaluation:
             if self.model.vocabulary is None:
                 self._add("agreement" + suffix, (guess == teacher.argmax(-1)).sum(), rows)
 
-    def metrics(self, accelerator: Accelerator) -> dict[str, float]:
+    def metrics(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the means over all rows of all ranks. What no row had (no labels, say) is left out."""
         names = sorted(self.sums)
         if not names:
             return {}
-        total: Any = accelerator.reduce(torch.stack([self.sums[name] for name in names]), reduction="sum")
+        total = sum_over_ranks(torch.stack([self.sums[name] for name in names]))
         means = {name: value / count for name, (value, count) in zip(names, total.tolist(), strict=True) if count}
         terms = {name: means.pop(name) for name in self.model.objective.terms if name in means}
         return {"loss": self.model.combine(terms), **terms, **means}

@@ -63,7 +63,7 @@ class DistillationTrainer(transformers.Trainer):
     ... })
     >>> student, teacher = torch.nn.Linear(8, 3), torch.nn.Linear(8, 3)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     args = transformers.TrainingArguments(folder, max_steps=4, save_strategy="no", use_cpu=True, disable_tqdm=True)
+    ...     args = transformers.TrainingArguments(folder, max_steps=4, use_cpu=True, disable_tqdm=True)
     ...     trainer = DistillationTrainer(student, teacher, objective, args, train_dataset=rows)
     ...     trainer.train().global_step
     {...
@@ -163,8 +163,11 @@ class DistillationTrainer(transformers.Trainer):
         for batch in batches:
             counts = self.distillation.term_counts(batch)
             total += torch.stack([counts[name].to(total) for name in names])
-        summed: Any = self.accelerator.reduce(total, reduction="sum")
-        return batches, dict(zip(names, summed.unbind(), strict=True))
+        return batches, dict(zip(names, self._sum_over_ranks(total).unbind(), strict=True))
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        summed: Tensor = self.accelerator.reduce(values, reduction="sum")
+        return summed
 
     def compute_loss(
         self,
@@ -195,7 +198,7 @@ class DistillationTrainer(transformers.Trainer):
         """Log, with the terms apart, and with sums that know of no resume."""
         steps = self.state.global_step - self._window.since
         if "loss" in logs and steps > 0:
-            sums: Any = self.accelerator.reduce(self._window.sums.clone(), reduction="sum")
+            sums = self._sum_over_ranks(self._window.sums.clone())
             means = dict(zip(self._window.names, (sums / steps).tolist(), strict=True))
             self._check_finite(means, f"between training steps {self._window.since + 1} and {self.state.global_step}")
             self._window.restart(self.state.global_step)
@@ -252,7 +255,7 @@ class DistillationTrainer(transformers.Trainer):
         """Evaluate, and add what was measured over all rows."""
         self._evaluation = Evaluation(self.distillation)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        measured = {f"{metric_key_prefix}_{n}": v for n, v in self._evaluation.metrics(self.accelerator).items()}
+        measured = {f"{metric_key_prefix}_{n}": v for n, v in self._evaluation.metrics(self._sum_over_ranks).items()}
         loss = f"{metric_key_prefix}_loss"
         own = {name: value for name, value in (output.metrics or {}).items() if name != loss}
         return output._replace(metrics={**measured, **own})
@@ -283,9 +286,10 @@ class DistillationTrainer(transformers.Trainer):
     def _own_rows(self, rows: int) -> int:
         """Return how many rows of a batch are no repeats, with which the last batches of several ranks are filled."""
         state = self.accelerator.gradient_state
-        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+        in_all: int = state.remainder
+        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or in_all <= 0:
             return rows
-        return min(rows, max(0, state.remainder - self.accelerator.process_index * rows))
+        return min(rows, max(0, in_all - self.args.process_index * rows))
 
     @contextlib.contextmanager
     def _without_mixing(self) -> Iterator[None]:
