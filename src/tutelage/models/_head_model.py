@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from tutelage.distributions import HeadStates
 from tutelage.errors import ModelError, ModuleError
-from tutelage.models._heads import HeadParts, find_head, is_sharded, vocabulary_width
+from tutelage.models._heads import HeadParts, find_head, is_sharded, vocabulary_width, without_adapters
 
 _log = logging.getLogger(__name__)
 
 # What trainers and users ask a language model for, and the wrapped one knows.
 _ASKED_OF_THE_MODEL = frozenset(
     {
+        "activation_checkpointing_disable",
+        "activation_checkpointing_enable",
         "config",
         "device",
         "dtype",
@@ -31,6 +33,7 @@ _ASKED_OF_THE_MODEL = frozenset(
         "gradient_checkpointing_disable",
         "gradient_checkpointing_enable",
         "hf_device_map",
+        "is_activation_checkpointing",
         "is_gradient_checkpointing",
         "main_input_name",
         "save_pretrained",
@@ -78,7 +81,7 @@ class HeadModel(nn.Module):
         return HeadStates(parts.states(hidden), parts.weight, parts.bias, softcap=parts.softcap, scale=parts.scale)
 
     def _check(self, inputs: Mapping[str, Any]) -> None:
-        inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        inner = without_adapters(self.model)
         known = set(inspect.signature(inner.forward).parameters) - set(_NO_INPUTS) | {"use_cache"}
         # The networks below take any name at all, and would leave a misspelt one unused.
         if unknown := sorted(set(inputs) - known):
@@ -99,11 +102,7 @@ def check_head(model: nn.Module, batch: Mapping[str, Any]) -> str | None:
     inputs = {name: value for name, value in batch.items() if name not in _NO_INPUTS}
     with torch.no_grad(), _evaluating(model):
         own = model(**inputs).logits
-        states = HeadModel(model)(**inputs)
-    # In the model's dtype and in its order, so that what is left to differ is a few roundings.
-    logits = nn.functional.linear(states.hidden, states.weight, states.bias)
-    logits = logits if states.scale is None else logits * states.scale
-    logits = logits if states.softcap is None else states.softcap * torch.tanh(logits / states.softcap)
+        logits = _logits(HeadModel(model)(**inputs))
     if logits.shape != own.shape:
         return f"the head path gives logits of shape {tuple(logits.shape)}, the model {tuple(own.shape)}"
     mask = inputs.get("attention_mask")
@@ -131,6 +130,13 @@ def language_model(model: nn.Module, probe: Mapping[str, Any] | None = None) -> 
         return HeadModel(model)
     _log.warning("%s: its logits are made as a whole, because %s", type(model).__name__, reason)
     return model
+
+
+def _logits(states: HeadStates) -> Tensor:
+    """Return the logits in the model's dtype and its order of steps, so that only a few roundings may differ."""
+    logits = nn.functional.linear(states.hidden, states.weight, states.bias)
+    logits = logits if states.scale is None else logits * states.scale
+    return logits if states.softcap is None else states.softcap * torch.tanh(logits / states.softcap)
 
 
 def _parts(model: nn.Module) -> HeadParts:

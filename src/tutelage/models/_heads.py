@@ -61,16 +61,14 @@ _CAPPED = _Family(softcap=lambda model: model.config.final_logit_softcapping)
 _MULTIPLIED = _Family(scale=lambda model: model.logit_scale)
 _DIVIDED = _Family(scale=lambda model: 1.0 / model.config.logits_scaling)
 
+_PLAIN_NAMES = """
+apertus arcee bloom codegen ernie4_5 exaone4 falcon gemma glm glm4 gpt2 gpt_bigcode gpt_neo gpt_oss gptj gpt_neox helium
+llama ministral mistral mixtral nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3
+qwen3_moe seed_oss smollm3 stablelm starcoder2
+"""
 # By the model type in a configuration. tests/models/test_heads.py holds each of them to its own logits.
 FAMILIES: dict[str, _Family] = {
-    **dict.fromkeys(
-        (
-            "apertus arcee bloom codegen ernie4_5 exaone4 falcon gemma glm glm4 gpt2 gpt_bigcode gpt_neox gpt_oss gptj "
-            "helium llama ministral mistral mixtral nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe "
-            "qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 stablelm starcoder2"
-        ).split(),
-        _PLAIN,
-    ),
+    **dict.fromkeys(_PLAIN_NAMES.split(), _PLAIN),
     **dict.fromkeys(("gemma2", "gemma3_text", "nanochat"), _CAPPED),
     **dict.fromkeys(("cohere", "cohere2"), _MULTIPLIED),
     **dict.fromkeys(("granite", "granitemoe"), _DIVIDED),
@@ -89,7 +87,7 @@ def find_head(model: nn.Module) -> HeadParts | str:
     model: a Hugging Face model, or a PeftModel around one. The parts are the model's own: ask again after it was moved
     or sharded.
     """
-    inner = _without_adapters(model)
+    inner = without_adapters(model)
     if isinstance(inner, str):
         return inner
     head = _matrix(inner)
@@ -113,7 +111,7 @@ def find_head(model: nn.Module) -> HeadParts | str:
 
 def vocabulary_width(model: nn.Module) -> int | None:
     """Return how many logits a language model gives, padded ones included; None for a model without a vocabulary."""
-    inner = _without_adapters(model)
+    inner = without_adapters(model)
     head = None if isinstance(inner, str) else _output_embeddings(inner)
     if head is None:
         return None
@@ -128,7 +126,7 @@ def head_name(model: nn.Module) -> str | None:
     return next((path for path, module in model.named_modules() if module is head), None) if head is not None else None
 
 
-def _without_adapters(model: nn.Module) -> Any:
+def without_adapters(model: Any) -> Any:
     """Return the model in a PeftModel, which has the adapters in its layers, or the reason why it is not enough."""
     if not (hasattr(model, "peft_config") and hasattr(model, "get_base_model")):
         return model
