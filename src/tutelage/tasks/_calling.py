@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tutelage.distributions import Distribution
 from tutelage.errors import ModuleError
 
 
@@ -41,6 +42,9 @@ def first_logits(module_is: str, output: Any) -> Tensor:
         found = output.get("logits")
     elif isinstance(output, (tuple, list)):
         found = next((part for part in output if isinstance(part, Tensor)), None)
+    elif isinstance(output, Distribution):
+        # A TopK has logits, too, and they are not those of the classes.
+        found = None
     elif not isinstance(output, Tensor):
         found = getattr(output, "logits", None)
     if isinstance(found, Tensor):
