@@ -1,4 +1,4 @@
-"""Rows to learn from: scikit-learn's digits, a table, a folder of images, each as one `Data` with fixed parts.
+"""Rows to learn from: digits, a table, a folder of images, each as one `Data` with fixed parts; texts as `TokenRows`.
 
 Who sees what is decided here and nowhere else, by numbers that depend on the rows alone: which rows are held out, which
 keep their labels, which classes the student never sees.
@@ -6,9 +6,36 @@ keep their labels, which classes the student never sees.
 
 from __future__ import annotations
 
+from tutelage.data._corpus import Corpus, python_source
 from tutelage.data._digits import digits
+from tutelage.data._encode import encode
 from tutelage.data._images import images
+from tutelage.data._masking import MaskedCollator, encode_masked
+from tutelage.data._packing import pack
 from tutelage.data._rows import UNLABELLED, Data, Rows, Source
 from tutelage.data._table import table
+from tutelage.data._text_files import read_rows, split_rows
+from tutelage.data._token_collate import CausalCollator
+from tutelage.data._token_rows import TokenRows
+from tutelage.data._train_tokenizer import train_tokenizer
 
-__all__ = ["UNLABELLED", "Data", "Rows", "Source", "digits", "images", "table"]
+__all__ = [
+    "UNLABELLED",
+    "CausalCollator",
+    "Corpus",
+    "Data",
+    "MaskedCollator",
+    "Rows",
+    "Source",
+    "TokenRows",
+    "digits",
+    "encode",
+    "encode_masked",
+    "images",
+    "pack",
+    "python_source",
+    "read_rows",
+    "split_rows",
+    "table",
+    "train_tokenizer",
+]
