@@ -8,6 +8,7 @@ evaluation (means over rows and not over batches), and what would be silently wr
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,8 @@ class DistillationTrainer(transformers.Trainer):
             self.control.should_save = True
 
     def _check_finite(self, values: Mapping[str, Tensor | float], where: str) -> None:
-        wrong = {name: float(value) for name, value in values.items() if not torch.isfinite(torch.as_tensor(value))}
+        numbers = {name: float(v.detach() if isinstance(v, Tensor) else v) for name, v in values.items()}
+        wrong = {name: number for name, number in numbers.items() if not math.isfinite(number)}
         if wrong:
             raise NonFiniteError(
                 f"{where} these were not finite: {wrong}; expected finite losses: lower the learning rate, look for "
