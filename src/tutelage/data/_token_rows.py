@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from tutelage.data._rows import UNLABELLED
-from tutelage.errors import DataError
+from tutelage.errors import DataError, ShapeError
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -54,7 +54,11 @@ class TokenRows(Dataset[dict[str, Any]]):
         assert len(labelled) == len(offsets) - 1, (labelled.shape, offsets.shape)
         assert offsets[-1] == len(ids), (offsets[-1], len(ids))
         assert rows[-1] == len(labelled), (rows[-1], len(labelled))
-        self.ids, self.targets, self.labelled = ids.astype(np.int32), targets.astype(bool), labelled.astype(bool)
+        self.ids, self.targets, self.labelled = (
+            ids.astype(np.int32),
+            targets.astype(bool),
+            labelled.astype(bool),
+        )  # copies
         self.offsets, self.rows = offsets, rows
         self.left_out = dict(left_out or {})
         self.targets[offsets[:-1][np.diff(offsets) > 0]] = False
@@ -108,9 +112,12 @@ class TokenRows(Dataset[dict[str, Any]]):
         """How many tokens are to be predicted."""
         return int(self.targets.sum())
 
-    def with_labels(self, labelled: np.ndarray) -> TokenRows:
-        """Return the same rows, of which these documents (N,) have labels; the others only teachers know."""
-        return TokenRows(self.ids, self.targets.copy(), labelled, self.offsets, self.rows, self.left_out)
+    def with_labels(self, labelled: Sequence[bool]) -> TokenRows:
+        """Return the same rows, of which these documents (N,) have labels; of the others only teachers know."""
+        which = np.asarray(labelled, dtype=bool)
+        if which.shape != self.labelled.shape:
+            raise ShapeError(f"labelled has shape {which.shape}; expected {self.labelled.shape}, one for each document")
+        return TokenRows(self.ids, self.targets, which, self.offsets, self.rows, self.left_out)
 
     def in_order(self, order: IntArray, rows: IntArray) -> TokenRows:
         """Return the documents in another order, in rows that begin with these of them."""
