@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -41,7 +42,7 @@ class Net:
     def of(cls, generator, hidden):
         sizes = [64, hidden, 10]
         weights = []
-        for size, after in zip(sizes, sizes[1:], strict=False):
+        for size, after in pairwise(sizes):
             weights += [generator.normal(size=(size, after)) * np.sqrt(2 / size), np.zeros(after)]
         return cls(weights, [(np.zeros_like(weight), np.zeros_like(weight)) for weight in weights])
 
@@ -121,7 +122,11 @@ def make(folder, seeds=(0, 1, 2), steps=600, omit=None, labeled=100):
     for seed in seeds:
         for arm in ("student", "baseline"):
             net, logs = train(arm, seed, steps, teacher, fit, fit_labels, kept, has_label, test, test_labels)
-            extra = {} if omit is None else {"omitted": {str(omit): known(net(test), net(fit), test_labels, fit_labels, omit)}}
+            extra = (
+                {}
+                if omit is None
+                else {"omitted": {str(omit): known(net(test), net(fit), test_labels, fit_labels, omit)}}
+            )
             write_arm(folder / f"seed-{seed}" / arm, net(test), test_labels, 1210, extra, logs, answers, latency=0.06)
     record = {
         "status": "complete",
@@ -139,7 +144,14 @@ def make(folder, seeds=(0, 1, 2), steps=600, omit=None, labeled=100):
     write(folder / "run.json", record)
     write(
         folder / "environment.json",
-        {"python": "3.11.2", "torch": "2.13.0", "transformers": "5.24.0", "tutelage": "0.1.0", "threads": 2, "device": "cpu"},
+        {
+            "python": "3.11.2",
+            "torch": "2.13.0",
+            "transformers": "5.24.0",
+            "tutelage": "0.1.0",
+            "threads": 2,
+            "device": "cpu",
+        },
     )
     (folder / "recipe.resolved.yaml").write_text(RECIPE, encoding="utf-8")
     images = test.reshape(-1, 1, 8, 8).astype(np.float32)
@@ -172,7 +184,9 @@ def train(arm, seed, steps, teacher, fit, fit_labels, kept, has_label, test, tes
         if step % 5 == 0:
             means = {name: float(np.mean([part[name] for part in window])) for name in sorted(parts, reverse=True)}
             loss = means["hard"] if arm == "baseline" else 3.6 * means["soft"] + 0.1 * means["hard"]
-            logs.append({"step": step, "epoch": step / 19, "loss": loss, **means, "grad_norm": 1.0, "learning_rate": 0.01})
+            logs.append(
+                {"step": step, "epoch": step / 19, "loss": loss, **means, "grad_norm": 1.0, "learning_rate": 0.01}
+            )
             window = []
         if step % (steps // 20) == 0:
             now = scores(net(test), test_labels, 1210, teacher(test))
@@ -183,6 +197,8 @@ def train(arm, seed, steps, teacher, fit, fit_labels, kept, has_label, test, tes
 def write_arm(place, logits, labels, parameters, extra, logs, teacher=None, latency=0.1):
     write(place / "scores.json", scores(logits, labels, parameters, teacher) | extra)
     write(place / "timing.json", {"latency_ms": {"1": latency / 2, "256": latency * 4}, "train_seconds": 3.4})
-    save_file({"logits": logits.astype(np.float32), "labels": labels.astype(np.int64)}, place / "evaluation.safetensors")
+    save_file(
+        {"logits": logits.astype(np.float32), "labels": labels.astype(np.int64)}, place / "evaluation.safetensors"
+    )
     if logs:
         (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logs), encoding="utf-8")

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from tutelage.report._measures import confusion, kl, log_softmax
 from tutelage.report._run import Arm, Run
 from tutelage.report._style import LIGHT, WIDE, Picture, data_uri, figure
+from tutelage.report._words import whole_percent
 from tutelage.run_folder import STUDENT, write_whole
 
 _MATRIX = 16
@@ -68,8 +69,11 @@ def matrix(run: Run) -> Picture | None:
             elif agree:
                 _cell(axes, row, column, LIGHT["line"], 0.45)
             if number:
-                colour = LIGHT["muted"] if agree else LIGHT["paper"] if number > 0.6 * largest else LIGHT["ink"]
-                axes.text(column, row, f"{number}", ha="center", va="center", color=colour, fontsize=9 if size <= 12 else 7)
+                on_dark = not agree and number > 0.6 * largest
+                colour = LIGHT["muted"] if agree else LIGHT["paper"] if on_dark else LIGHT["ink"]
+                # A seed counts each test row once: four digits need a smaller hand.
+                points = 9 if size <= 12 and cells.max() < 1000 else 7
+                axes.text(column, row, f"{number}", ha="center", va="center", color=colour, fontsize=points)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
     axes.set_xticks(range(size), names, rotation=45 if longest > 3 else 0, ha="left" if longest > 3 else "center")
     axes.set_yticks(range(size), names)
@@ -145,10 +149,19 @@ def examples(run: Run, folder: Path) -> Examples | None:
         shown = () if table is None else tuple(f"{value:.4g}" for value in table[row, :_COLUMNS])
         rows.append(
             Example(
-                row, truth, said, said == truth, its_share, answer, answer == truth, share, f"{distance[row]:.2f}",
-                picture, shown,
+                row,
+                truth,
+                said,
+                said == truth,
+                its_share,
+                answer,
+                answer == truth,
+                share,
+                f"{distance[row]:.2f}",
+                picture,
+                shown,
             )
-        )  # fmt: skip
+        )
     assert student.seed is not None
     return Examples(
         student.seed,
@@ -177,7 +190,8 @@ class _Images:
 
     def png(self, row: int) -> bytes:
         image = self.values[row]
-        image = np.repeat(1 - image if self.inverted else image, 4 - image.shape[-1] if image.shape[-1] == 1 else 1, axis=-1)
+        image = 1 - image if self.inverted else image
+        image = np.repeat(image, 3 // image.shape[-1], axis=-1)
         # Small images grow in whole steps, so that their pixels stay what they are in any viewer.
         factor = max(1, 96 // max(image.shape[:2]))
         image = image.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -189,7 +203,7 @@ class _Images:
 def _answer(run: Run, arm: Arm, row: int) -> tuple[str, str]:
     log_p = log_softmax(arm.logits[row : row + 1])[0]
     place = int(log_p.argmax())
-    return run.classes[place], f"{100 * float(np.exp(log_p[place])):.0f} %"
+    return run.classes[place], whole_percent(float(np.exp(log_p[place])))
 
 
 def _most(off: np.ndarray, classes: Sequence[str]) -> str:
@@ -197,8 +211,8 @@ def _most(off: np.ndarray, classes: Sequence[str]) -> str:
         return "They never differ."
     teacher, student = np.unravel_index(int(off.argmax()), off.shape)
     return (
-        f"Most often they differ where the teacher says {classes[int(teacher)]} and the student {classes[int(student)]}: "
-        f"{int(off.max())} times."
+        f"Most often they differ where the teacher says {classes[int(teacher)]} and the student "
+        f"{classes[int(student)]}: {int(off.max())} times."
     )
 
 

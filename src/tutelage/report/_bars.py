@@ -7,7 +7,15 @@ from matplotlib.axes import Axes
 from tutelage.report._measures import Spread
 from tutelage.report._run import Run
 from tutelage.report._style import LIGHT, MARKERS, NARROW, WIDE, Picture, figure
-from tutelage.report._words import Metric, left_out_classes, of_arms, share_closed, shares_known, spread_text
+from tutelage.report._words import (
+    Metric,
+    left_out_classes,
+    of_arms,
+    share_closed,
+    shares_known,
+    spread_text,
+    whole_percent,
+)
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 
 _ORDER = (BASELINE, STUDENT, TEACHER)
@@ -29,13 +37,23 @@ def scores(run: Run, metric: Metric, *, gap: bool = False) -> Picture | None:
         if spread.deviation is not None:
             axes.plot([max(0.0, mean - deviation), mean + deviation], [place, place], color=colour, linewidth=1.2)
             axes.plot(
-                spread.values, [place] * len(spread.values), MARKERS[name], color=colour, markersize=3.2,
-                markeredgecolor=LIGHT["paper"], markeredgewidth=0.5,
-            )  # fmt: skip
+                spread.values,
+                [place] * len(spread.values),
+                MARKERS[name],
+                color=colour,
+                markersize=3.2,
+                markeredgecolor=LIGHT["paper"],
+                markeredgewidth=0.5,
+            )
         axes.annotate(
-            spread_text(spread, metric), (max(mean + deviation, *spread.values, mean), place), xytext=(6, 0),
-            textcoords="offset points", va="center", color=colour, weight="bold" if gap else "normal",
-        )  # fmt: skip
+            spread_text(spread, metric),
+            (max(mean + deviation, *spread.values, mean), place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            weight="bold" if gap else "normal",
+        )
     closed = share_closed(run) if gap else None
     if closed is not None:
         _mark_gap(axes, there, closed)
@@ -69,9 +87,13 @@ def _mark_gap(axes: Axes, there: dict[str, Spread], share: float) -> None:
     arrow = {"arrowstyle": "-|>", "color": LIGHT["student"], "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", (student, 0.5), (baseline, 0.5), arrowprops=arrow)
     axes.annotate(
-        f"{100 * share:.0f} % of the gap", (baseline, 0.5), xytext=(6, 0), textcoords="offset points", va="center",
+        f"{whole_percent(share)} of the gap",
+        (baseline, 0.5),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
         color=LIGHT["student"],
-    )  # fmt: skip
+    )
 
 
 def left_out(run: Run) -> Picture | None:
@@ -84,18 +106,30 @@ def left_out(run: Run) -> Picture | None:
     several = len({key for key, _, _ in rows}) > 1
     texts = []
     for place, (key, name, (before, after)) in enumerate(rows):
-        colour, text = LIGHT[name], f"{100 * before:.0f} % → {100 * after:.0f} %"
+        colour, text = LIGHT[name], f"{whole_percent(before)} → {whole_percent(after)}"
         texts.append(f"{name}{f' ({key})' if several else ''} {text}")
         axes.plot([before, after], [place, place], color=colour, linewidth=3.0, alpha=0.3, zorder=1)
         axes.plot(
-            before, place, MARKERS[name], markerfacecolor=LIGHT["paper"], markeredgecolor=colour, markersize=7,
-            markeredgewidth=1.6, clip_on=False,
-        )  # fmt: skip
+            before,
+            place,
+            MARKERS[name],
+            markerfacecolor=LIGHT["paper"],
+            markeredgecolor=colour,
+            markersize=7,
+            markeredgewidth=1.6,
+            clip_on=False,
+        )
         axes.plot(after, place, MARKERS[name], color=colour, markersize=5.5, clip_on=False)
         axes.annotate(
-            text, (1.0, place), xytext=(12, 0), textcoords="offset points", va="center", color=colour, weight="bold",
+            text,
+            (1.0, place),
+            xytext=(12, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            weight="bold",
             annotation_clip=False,
-        )  # fmt: skip
+        )
     axes.set_yticks(range(len(rows)), [f"{name}, {key}" if several else name for key, name, _ in rows])
     for label, (_, name, _) in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_color(LIGHT[name])
@@ -106,9 +140,6 @@ def left_out(run: Run) -> Picture | None:
     axes.tick_params(axis="y", length=0, pad=8)
     axes.spines["left"].set_visible(False)
     axes.set_title("Test rows of the class that are known")
-    alt = f"Share of the test rows of the omitted class that is known, before and after its bias is set: {'; '.join(texts)}."
-    caption = (
-        "Hollow: the network as it is. Filled: after one constant, the bias of that class, was set on training rows, as "
-        "Hinton, Vinyals and Dean did in 2015."
-    )
+    alt = f"Share of the class's test rows that is known, before and after its bias is set: {'; '.join(texts)}."
+    caption = "Hollow: the network as it is. Filled: with one constant, the bias of that class, set on training rows."
     return Picture("omitted", made, alt, caption)

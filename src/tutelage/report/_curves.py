@@ -24,7 +24,7 @@ _WANTED = (
 def loss_terms(run: Run) -> list[Picture]:
     """Return one panel for each term of the loss, with the arms that have it."""
     names = dict.fromkeys(name for role in (STUDENT, BASELINE) for name in terms(run.logs(role)))
-    pictures = []
+    pictures: list[Picture] = []
     for name in names:
         curves = _of(run, name)
         caption = f"“{name}” on the training rows, before its weight and T². {_seeds(curves)}"

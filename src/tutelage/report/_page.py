@@ -55,9 +55,12 @@ class _Page:
     def render(self) -> str:
         run = self.run
         environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+            loader=FileSystemLoader(Path(__file__).parent),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
             lstrip_blocks=True,
-        )  # fmt: skip
+        )
         return environment.get_template("page.html.jinja").render(
             run=run,
             complete=run.status == COMPLETE and not run.missing,
@@ -72,6 +75,7 @@ class _Page:
             examples=_answers.examples(run, self.folder),
             hero=self._one(_bars.scores(run, ERRORS, gap=True)),
             more_scores=self._many([_bars.scores(run, metric) for metric in METRICS if metric.key in _MORE]),
+            known=_tables.known(run),
             omitted=self._one(_bars.left_out(run)),
             terms=self._many(_curves.loss_terms(run)),
             following=self._many(_curves.following(run)),

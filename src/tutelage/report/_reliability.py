@@ -23,9 +23,16 @@ def _diagram(run: Run, name: str) -> Picture:
     axes.plot([0, 1], [0, 1], color=LIGHT["line"], linewidth=1.0)
     axes.vlines(diagram.confidence, diagram.confidence, diagram.accuracy, color=colour, alpha=0.45, linewidth=1.2)
     axes.scatter(
-        diagram.confidence, diagram.accuracy, s=14 + 220 * diagram.share, marker=MARKERS[name], color=colour, alpha=0.85,
-        linewidth=0, clip_on=False, zorder=3,
-    )  # fmt: skip
+        diagram.confidence,
+        diagram.accuracy,
+        s=14 + 220 * diagram.share,
+        marker=MARKERS[name],
+        color=colour,
+        alpha=0.85,
+        linewidth=0,
+        clip_on=False,
+        zorder=3,
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence of the answer", ylabel="share that is right")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks([0, 0.5, 1], ["0", "50 %", "100 %"])

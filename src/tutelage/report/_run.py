@@ -14,8 +14,17 @@ from typing import Any
 import numpy as np
 
 from tutelage.errors import DamagedDataError
-from tutelage.run_folder import BASELINE, COMPLETE, STUDENT, TEACHER, ArmFolder, RunFolder
-from tutelage.run_folder import read_arrays, read_json, read_lines
+from tutelage.run_folder import (
+    BASELINE,
+    COMPLETE,
+    STUDENT,
+    TEACHER,
+    ArmFolder,
+    RunFolder,
+    read_arrays,
+    read_json,
+    read_lines,
+)
 
 Log = Mapping[str, float]
 
@@ -124,7 +133,7 @@ def read_run(path: Path) -> Run:
         kind=record.text("kind"),
         classes=classes,
         features=record.texts("features") if record.value.get("features") else (),
-        rows=record.numbers("rows", int) if "rows" in record.value else {},
+        rows=record.values("rows", int) if "rows" in record.value else {},
         seeds=seeds,
         seconds=record.number("seconds") if record.value.get("seconds") is not None else None,
         environment=_environment(folder.environment),
@@ -152,25 +161,29 @@ def _arm(name: str, seed: int | None, place: ArmFolder, classes: int) -> tuple[A
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
         raise DamagedDataError(f"{place.evaluation} has labels outside 0 to {classes - 1}; evaluate the run again")
     timing = _Reader(place.timing, read_json(place.timing) if place.timing.is_file() else {})
-    omitted = scores.value.get("omitted") or {}
+    omitted = scores.values("omitted", dict) if scores.value.get("omitted") else {}
     arm = Arm(
         name=name,
         seed=seed,
         scores={key: scores.number(key) for key in scores.value if key != "omitted"},
-        omitted={str(key): _omitted(place.scores, str(key), value) for key, value in omitted.items()},
+        omitted={key: _omitted(place.scores, key, value) for key, value in omitted.items()},
         logits=logits.astype(np.float64),
         logs=_logs(place.metrics) if place.metrics.is_file() else (),
-        latency=timing.numbers("latency_ms", (int, float)) if "latency_ms" in timing.value else {},
+        latency=timing.values("latency_ms", (int, float)) if "latency_ms" in timing.value else {},
         train_seconds=timing.number("train_seconds") if timing.value.get("train_seconds") is not None else None,
     )
     return arm, labels.astype(np.int64)
 
 
-def _omitted(file: Path, name: str, value: object) -> Omitted:
-    if not isinstance(value, dict):
-        raise DamagedDataError(f"{file}: omitted.{name} is {value!r}; expected an object")
+def _omitted(file: Path, name: str, value: Mapping[str, Any]) -> Omitted:
     reader = _Reader(file, value)
-    return Omitted(*(int(reader.number(key)) for key in ("rows", "known", "known_with_bias")))
+    rows, known, known_with_bias = (int(reader.number(key)) for key in ("rows", "known", "known_with_bias"))
+    if not 0 <= known <= rows or not 0 <= known_with_bias <= rows or not rows:
+        raise DamagedDataError(
+            f"{file}: omitted.{name} knows {known} and {known_with_bias} of {rows} rows; expected at least one row, "
+            "and not more known than there are"
+        )
+    return Omitted(rows, known, known_with_bias)
 
 
 def _logs(file: Path) -> tuple[Log, ...]:
@@ -219,15 +232,21 @@ class _Reader:
 
     def items(self, key: str, kind: type) -> list[Any]:
         value = self.value.get(key)
-        if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+        if not isinstance(value, list) or not all(_is(item, kind) for item in value):
             raise DamagedDataError(f"{self.file}: {key} is {value!r}; expected a list of {kind.__name__}")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(str(item) for item in self.items(key, object))
 
-    def numbers(self, key: str, kind: type | tuple[type, ...]) -> dict[str, Any]:
+    def values(self, key: str, kind: type | tuple[type, ...]) -> dict[str, Any]:
         value = self.value.get(key)
-        if not isinstance(value, dict) or not all(isinstance(item, kind) for item in value.values()):
-            raise DamagedDataError(f"{self.file}: {key} is {value!r}; expected an object of numbers")
+        if not isinstance(value, dict) or not all(_is(item, kind) for item in value.values()):
+            kinds = "objects" if kind is dict else "numbers"
+            raise DamagedDataError(f"{self.file}: {key} is {value!r}; expected an object of {kinds}")
         return {str(name): item for name, item in value.items()}
+
+
+def _is(item: object, kind: type | tuple[type, ...]) -> bool:
+    """Whether JSON held this kind: to Python, true and false are whole numbers, too."""
+    return isinstance(item, kind) and (kind is object or not isinstance(item, bool))

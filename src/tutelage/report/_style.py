@@ -10,10 +10,12 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -44,7 +46,7 @@ WIDE, NARROW = 4.2, 3.6
 MARKERS = {"teacher": "s", "student": "o", "baseline": "D"}
 """Shape tells the roles apart, too."""
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: PNGs are the same on every machine
     "font.size": 9.0,
@@ -82,7 +84,9 @@ _PAGE_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-
 @contextmanager
 def style() -> Iterator[None]:
     """Set matplotlib up for our figures, whatever the user's own settings are."""
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A name in a script that the PNG's font lacks is drawn as boxes there; the page has it as text.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
         yield
@@ -107,6 +111,9 @@ class Picture:
 
     def write(self, folder: Path) -> str:
         """Write PNG and SVG into a folder, and return the SVG."""
+        # Once and for both: the layout is most of the work, and would be made anew for each file.
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
         svg = self.svg()
         write_whole(folder / f"{self.name}.svg", lambda part: _write(part, svg.encode()))
         buffer = io.BytesIO()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tutelage.report._measures import Spread
 from tutelage.report._run import Run
-from tutelage.report._words import METRICS, of_arms, share_closed, shown, spread_text
+from tutelage.report._words import METRICS, left_out_classes, of_arms, share_closed, shown, spread_text, whole_percent
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 
 
@@ -61,7 +61,7 @@ def figures(run: Run) -> list[Figure]:
     found = []
     closed = share_closed(run)
     if closed is not None and of_arms(run, STUDENT, "errors") is not None:
-        found.append(Figure(f"{100 * closed:.0f} %", "of the gap between baseline and teacher closed"))
+        found.append(Figure(whole_percent(closed), "of the gap between baseline and teacher closed"))
     agreement = of_arms(run, STUDENT, "agreement")
     if agreement is not None:
         found.append(Figure(shown(agreement.mean, percent=True), "of the test rows answered as the teacher does"))
@@ -75,6 +75,30 @@ def figures(run: Run) -> list[Figure]:
         elif title == "Latency, a batch of 256" or (title.startswith("Latency") and len(found) < 3):
             found.append(Figure(_times(teacher / student), f"faster on {title.removeprefix('Latency, ')}"))
     return found[:4]
+
+
+@dataclass(frozen=True)
+class Known:
+    """How many test rows of a class that was left out a role knows: means over the seeds."""
+
+    name: str
+    key: str
+    rows: int
+    before: str
+    after: str
+
+
+def known(run: Run) -> list[Known]:
+    """Return the counts behind the picture of the classes that were left out."""
+    found = []
+    for key in left_out_classes(run):
+        for name in run.names:
+            counts = [arm.omitted[key] for arm in run.of(name) if key in arm.omitted]
+            if counts:
+                before = Spread(tuple(float(one.known) for one in counts)).mean
+                after = Spread(tuple(float(one.known_with_bias) for one in counts)).mean
+                found.append(Known(name, key, counts[0].rows, shown(before, digits=1), shown(after, digits=1)))
+    return found
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -106,20 +130,26 @@ def _measured(run: Run) -> Iterator[tuple[str, list[float | None], str]]:
     sizes = dict.fromkeys(size for name in run.names for arm in run.of(name) for size in arm.latency)
     for size in sizes:
         title = "Latency, one row" if size == "1" else f"Latency, a batch of {size}"
-        yield title, means({name: [arm.latency[size] for arm in run.of(name) if size in arm.latency] for name in run.names}), "ms"
-    trained = {
-        name: [arm.train_seconds for arm in run.of(name) if arm.train_seconds is not None] for name in run.names
-    }
+        latency = {name: [arm.latency[size] for arm in run.of(name) if size in arm.latency] for name in run.names}
+        yield title, means(latency), "ms"
+    trained = {name: [arm.train_seconds for arm in run.of(name) if arm.train_seconds is not None] for name in run.names}
     yield "Training time", means(trained), "seconds"
 
 
 def _beside(value: float | None, teacher: float | None, kind: str) -> Cell:
     if value is None:
         return Cell("–")
-    texts = {"parameters": f"{value:,.0f}", "bytes": _bytes(value), "ms": f"{value:.3g} ms", "seconds": _duration(value)}
+    texts = {
+        "parameters": f"{value:,.0f}",
+        "bytes": _bytes(value),
+        "ms": f"{value:.3g} ms",
+        "seconds": _duration(value),
+    }
     if kind == "seconds" or not teacher or not value or value == teacher:
         return Cell(texts[kind])
-    return Cell(texts[kind], f"{_times(teacher / value)} less" if teacher > value else f"{_times(value / teacher)} more")
+    return Cell(
+        texts[kind], f"{_times(teacher / value)} less" if teacher > value else f"{_times(value / teacher)} more"
+    )
 
 
 def _times(ratio: float) -> str:

@@ -8,6 +8,9 @@ from tutelage.report._measures import Spread
 from tutelage.report._run import Run
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 
+PERCENT = "\u00a0%"
+"""The number and its sign stay on one line."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -18,17 +21,16 @@ class Metric:
     reading: str
     percent: bool = False
     digits: int = 3
-    higher_is_better: bool = False
 
 
 ERRORS = Metric("errors", "Errors on the test rows", "Fewer is better.", digits=1)
 METRICS = (
     ERRORS,
-    Metric("accuracy", "Accuracy", "Higher is better.", percent=True, higher_is_better=True),
+    Metric("accuracy", "Accuracy", "Higher is better.", percent=True),
     Metric("nll", "Cross-entropy, nats", "Of the true class; lower is better."),
     Metric("brier", "Brier score", "Squared error of the probabilities; lower is better."),
-    Metric("ece", "Calibration error (ECE)", "Confidence against the share that is right; lower is better.", percent=True),
-    Metric("agreement", "Same answer as the teacher", "Higher is better.", percent=True, higher_is_better=True),
+    Metric("ece", "Calibration error (ECE)", "Confidence less the share that is right; lower is better.", percent=True),
+    Metric("agreement", "Same answer as the teacher", "Higher is better.", percent=True),
     Metric("kl", "KL(teacher ‖ network), nats", "0 where the probabilities are equal."),
 )
 
@@ -42,10 +44,20 @@ def of_arms(run: Run, name: str, key: str) -> Spread | None:
 def shown(value: float, *, percent: bool = False, digits: int = 3) -> str:
     """Return a number as it is read: percent with one decimal, whole numbers whole."""
     if percent:
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.1f}{PERCENT}"
     if digits == 1:
         return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
     return f"{value:.{digits}f}"
+
+
+def whole_percent(share: float) -> str:
+    """Return a share as percent without decimals. Only all is 100 %, and only none is 0 %."""
+    percent = round(100 * share)
+    if percent == 100 and share < 1:
+        return f"{100 * share:.1f}{PERCENT}" if share < 0.9995 else f"> 99.9{PERCENT}"
+    if percent == 0 and share > 0:
+        return f"{100 * share:.1f}{PERCENT}" if share >= 0.0005 else f"< 0.1{PERCENT}"
+    return f"{percent}{PERCENT}"
 
 
 def spread_text(spread: Spread, metric: Metric) -> str:
@@ -54,7 +66,7 @@ def spread_text(spread: Spread, metric: Metric) -> str:
     if spread.deviation is None:
         return mean
     if metric.percent:
-        return f"{mean.removesuffix(' %')} ± {100 * spread.deviation:.1f} %"
+        return f"{mean.removesuffix(PERCENT)} ± {100 * spread.deviation:.1f}{PERCENT}"
     return f"{mean} ± {spread.deviation:.{metric.digits}f}"
 
 
@@ -95,7 +107,7 @@ def headline(run: Run) -> Headline:
     """Return what a reader should take away, also where the run is unfinished or went badly."""
     student, baseline, teacher = (of_arms(run, name, "errors") for name in (STUDENT, BASELINE, TEACHER))
     if student is None:
-        return Headline("No student is finished yet", "Scores appear here when the first seed is trained and evaluated.")
+        return Headline("No student is finished yet", "Scores appear when the first seed is trained and evaluated.")
     assert run.labels is not None
     sentences = [f"The student makes {_errors(student)} on {len(run.labels):,} test rows"]
     if baseline is not None:
@@ -122,7 +134,7 @@ def _title(run: Run, baseline: Spread | None, teacher: Spread | None) -> str:
     if share > 1:
         return "The student makes fewer errors than its teacher"
     if share > 0:
-        return f"Distilling closes {100 * share:.0f} % of the gap to the teacher"
+        return f"Distilling closes {whole_percent(share)} of the gap to the teacher"
     return "Distilling did not help here"
 
 
@@ -130,10 +142,10 @@ def _left_out(run: Run, key: str) -> Headline | None:
     student, baseline = shares_known(run, STUDENT, key), shares_known(run, BASELINE, key)
     if student is None:
         return None
-    title = f"The student never saw a “{key}”, and knows {100 * student[1]:.0f} % of them"
-    text = f"As it is, it knows {100 * student[0]:.0f} %; with the bias of that class set, {100 * student[1]:.0f} %."
+    title = f"The student never saw a “{key}”, and knows {whole_percent(student[1])} of them"
+    text = f"As it is {whole_percent(student[0])}, with the bias of that class set {whole_percent(student[1])}."
     if baseline is not None:
-        text += f" Without the teacher: {100 * baseline[0]:.0f} % and {100 * baseline[1]:.0f} %."
+        text += f" Without the teacher {whole_percent(baseline[0])} and {whole_percent(baseline[1])}."
     return Headline(title, text)
 
 
