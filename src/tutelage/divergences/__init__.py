@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from tutelage.divergences._adaptive import AdaptiveKL
 from tutelage.divergences._alpha_beta import AlphaBeta
-from tutelage.divergences._base import Divergence, PerToken, Pointwise, WholeBatch, check_divergence, product
+from tutelage.divergences._base import (
+    Divergence,
+    PerToken,
+    Pointwise,
+    WholeBatch,
+    can_look,
+    check_divergence,
+    product,
+)
 from tutelage.divergences._bounded import Hellinger, TotalVariation
 from tutelage.divergences._dist import Dist
 from tutelage.divergences._kl import ForwardKL, Jeffreys, ReverseKL
@@ -38,6 +46,7 @@ __all__ = [
     "StandardizedKL",
     "TotalVariation",
     "WholeBatch",
+    "can_look",
     "check_divergence",
     "product",
 ]

@@ -121,14 +121,14 @@ def log_ratio(log_p: Tensor, log_q: Tensor) -> Tensor:
     return plain if _surely_has_no_nan(plain) else torch.where(log_p == log_q, 0.0, plain)
 
 
-def _surely_has_no_nan(x: Tensor) -> bool:
-    """Return True if x holds no NaN, as a CPU can tell by one sum, several times faster than it can mend one.
+def can_look(x: Tensor) -> bool:
+    """Return whether code may branch on values: not where that would wait for a device or cut a compiled graph."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
-    False where asking would wait for a device, cut a compiled graph in two, or look inside a transformed function.
-    """
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
-        return False
-    return not bool(x.sum().isnan())
+
+def _surely_has_no_nan(x: Tensor) -> bool:
+    """Return True if x holds no NaN, as a CPU can tell by one sum, several times faster than it can mend one."""
+    return can_look(x) and not bool(x.sum().isnan())
 
 
 def check_range(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tutelage.divergences import Divergence, PerToken, Pointwise, product
+from tutelage.divergences import Divergence, PerToken, Pointwise, can_look, product
 from tutelage.execution._readers import (
     Columns,
     Dense,
@@ -24,6 +24,7 @@ from tutelage.execution._readers import (
     Transform,
     log_softmax,
     log_softmax_and_softmax,
+    soften,
 )
 
 
@@ -91,22 +92,21 @@ def run_block(spec: BlockSpec, inputs: BlockInputs) -> tuple[Tensor, Tensor | No
     """Return the values of all terms (J, n), and the gradient on the student's raw output (n, all columns)."""
     logits = spec.student.apply(inputs.student.to(spec.dtype))
     shared = spec.columns.take(logits, inputs.student_ids)
-    soft: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
+    memo = _Memo()
     values: list[Tensor] = []
     gradient: Tensor | None = None
     for index, term in enumerate(spec.terms):
-        block = _TermBlock(spec, term, index, inputs, shared if term.shared else logits, soft)
+        block = _TermBlock(spec, term, index, inputs, shared if term.shared else logits, memo)
         value, addend = block.evaluate()
         values.append(value if block.keep is None else torch.where(block.keep, value, 0.0))
         if addend is None:
             continue
-        if block.keep is not None:
-            addend = torch.where(block.keep[:, None], addend, 0.0)
-        if addend.shape[1] == logits.shape[1] and (inputs.student_ids is None or not term.shared):
-            gradient = addend if gradient is None else gradient.add_(addend)
+        addend = addend if block.keep is None else addend.where(block.keep[:, None])
+        if addend.matrix.shape[1] == logits.shape[1] and (inputs.student_ids is None or not term.shared):
+            gradient = addend.add_to(gradient)
         else:
             gradient = torch.zeros_like(logits) if gradient is None else gradient
-            spec.columns.add(gradient, addend, inputs.student_ids)
+            spec.columns.add(gradient, addend.add_to(None), inputs.student_ids)
     if gradient is not None:
         gradient = spec.student.backward(gradient, logits)
         if inputs.keep is not None:
@@ -132,8 +132,45 @@ def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
+class _Memo:
+    """What several terms of a block have in common, made once: of the columns that are compared, or of all."""
+
+    def __init__(self) -> None:
+        self.highest: dict[bool, Tensor] = {}
+        self.soft: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
+
+
+@dataclass
+class _Addend:
+    """A term's share of the gradient, `factor * matrix` (n, V) plus a few single elements, not yet multiplied out."""
+
+    matrix: Tensor
+    factor: Tensor
+    """(n, 1)."""
+    ids: Tensor | None = None
+    kept: Tensor | None = None
+    """(n, K): what is added at `ids`."""
+    is_lent: bool = False
+    """Whether the matrix is needed elsewhere and must stay as it is."""
+
+    def where(self, keep: Tensor) -> _Addend:
+        """Return the same with zeros in rows that do not count."""
+        kept = None if self.kept is None else torch.where(keep, self.kept, 0.0)
+        return _Addend(torch.where(keep, self.matrix, 0.0), torch.where(keep, self.factor, 0.0), self.ids, kept)
+
+    def add_to(self, gradient: Tensor | None) -> Tensor:
+        """Return the sum with a gradient, which is overwritten; so is a matrix that is not lent."""
+        if gradient is not None:
+            total = gradient.addcmul_(self.matrix, self.factor)
+        else:
+            total = self.matrix * self.factor if self.is_lent else self.matrix.mul_(self.factor)
+        if self.ids is not None and self.kept is not None:
+            total = total.scatter_add_(1, self.ids, self.kept)
+        return total
+
+
 class _TermBlock:
-    """One term on one block; `evaluate` returns values (n,) and the weighted gradient on the compared logits (n, V)."""
+    """One term on one block; `evaluate` returns values (n,) and the share of the gradient on the compared logits."""
 
     def __init__(
         self,
@@ -142,9 +179,9 @@ class _TermBlock:
         index: int,
         inputs: BlockInputs,
         logits: Tensor,
-        soft: dict[tuple[int, bool], tuple[Tensor, Tensor]],
+        memo: _Memo,
     ) -> None:
-        self.term, self.inputs, self.logits, self.soft = term, inputs, logits, soft
+        self.term, self.inputs, self.logits, self.memo = term, inputs, logits, memo
         self.dtype = spec.dtype
         self.reader = spec.readers[term.teacher]
         self.tensors = inputs.teachers[term.teacher]
@@ -154,7 +191,7 @@ class _TermBlock:
         self.coefficient = None if coefficients is None else coefficients[index][:, None]
         self.keep = None if inputs.keep is None else inputs.keep[index]
 
-    def evaluate(self) -> tuple[Tensor, Tensor | None]:
+    def evaluate(self) -> tuple[Tensor, _Addend | None]:
         divergence, reader = self.term.divergence, self.reader
         if isinstance(divergence, PerToken):
             assert isinstance(reader, Dense)
@@ -173,9 +210,15 @@ class _TermBlock:
     def _student(self) -> tuple[Tensor, Tensor]:
         """Return log q and q (n, V), made once for all terms of the same temperature and columns."""
         key = (self.term.temperature, self.term.shared)
-        if key not in self.soft:
-            self.soft[key] = log_softmax_and_softmax(self.logits, self.temperature)
-        return self.soft[key]
+        if key not in self.memo.soft:
+            self.memo.soft[key] = log_softmax_and_softmax(self.logits, self.temperature, self._highest())
+        return self.memo.soft[key]
+
+    def _highest(self) -> Tensor:
+        """Return the student's largest logit of each row (n, 1), looked for once for all terms."""
+        if self.term.shared not in self.memo.highest:
+            self.memo.highest[self.term.shared] = self.logits.amax(-1, keepdim=True)
+        return self.memo.highest[self.term.shared]
 
     def _kept(self, ids: Tensor) -> Tensor:
         """Return ids (n,) or (n, K) with a harmless one in rows that do not count, whose ids may be anything."""
@@ -187,45 +230,38 @@ class _TermBlock:
         assert self.coefficient is not None
         return self.coefficient / self.temperature
 
-    def _dense(self, divergence: Pointwise, log_p: Tensor, p: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _dense(self, divergence: Pointwise, log_p: Tensor, p: Tensor) -> tuple[Tensor, _Addend | None]:
         log_q, q = self._student()
         value = divergence.term(log_p, log_q, p, q).sum(-1)
         if self.coefficient is None:
             return value, None
         slope = divergence.slope(log_p, log_q, p, q)
         gradient = torch.addcmul(slope, q, slope.sum(-1, keepdim=True), value=-1)
-        return value, gradient.mul_(self._row_factor())
+        return value, _Addend(gradient, self._row_factor())
 
-    def _per_token(self, divergence: PerToken, reader: Dense) -> tuple[Tensor, Tensor | None]:
+    def _per_token(self, divergence: PerToken, reader: Dense) -> tuple[Tensor, _Addend | None]:
         teacher = reader.logits(self.tensors, self.teacher_ids, self.dtype, self.temperature)
         labels = None if self.inputs.labels is None else self._kept(self.inputs.labels)
         if self.coefficient is None:
             return divergence.per_token(self.logits, teacher, self.temperature, labels), None
-        return value_and_gradient(
+        value, gradient = value_and_gradient(
             lambda logits: divergence.per_token(logits, teacher, self.temperature, labels),
             self.logits,
-            self.coefficient.squeeze(1),
+            torch.ones_like(self.coefficient.squeeze(1)),
         )
+        return value, _Addend(gradient, self.coefficient)
 
-    def _sparse(self, divergence: Pointwise, reader: Sparse | OneHot) -> tuple[Tensor, Tensor | None]:
+    def _sparse(self, divergence: Pointwise, reader: Sparse | OneHot) -> tuple[Tensor, _Addend | None]:
         ids, log_p = self._kept_ids_and_log_p(reader)
-        logits, (n, width) = self.logits, self.logits.shape
+        logits, width = self.logits, self.logits.shape[1]
         if isinstance(reader, Sparse) and reader.mapped:
             # Ids outside the vocabulary map meet in one more column, to which the student gives nothing.
             logits = torch.nn.functional.pad(logits, (0, 1), value=-torch.inf)
         kept = logits.gather(1, ids)
-        bucket = log_p.shape[1] > ids.shape[1]
-        if bucket:
-            # exp of all that is not kept, 0 elsewhere; shifted by its own maximum, so that no tail underflows.
-            rest = logits.scatter(1, ids, -torch.inf)
-            highest = rest.amax(-1, keepdim=True)
-            highest = torch.where(highest == -torch.inf, 0.0, highest)
-            rest = rest.sub_(highest)
-            if not (isinstance(self.temperature, float) and self.temperature == 1):
-                rest = rest.div_(self.temperature)
-            rest = rest.exp_()
-            total = rest.sum(-1, keepdim=True)
-            log_q = log_softmax(torch.cat([(kept - highest) / self.temperature, total.log()], -1), 1.0)
+        rest = total = None
+        if log_p.shape[1] > ids.shape[1]:
+            rest, total, shift = self._rest(logits, ids)
+            log_q = log_softmax(torch.cat([(kept - shift) / self.temperature, total.log()], -1), 1.0)
         else:
             log_q = log_softmax(kept, self.temperature)
         p, q = log_p.exp(), log_q.exp()
@@ -234,13 +270,33 @@ class _TermBlock:
             return value, None
         slope = divergence.slope(log_p, log_q, p, q)
         small = (slope - q * slope.sum(-1, keepdim=True)) * self._row_factor()
-        if bucket:
-            # The bucket's gradient goes to its outcomes in proportion to q.
-            gradient = rest.mul_(small[:, -1:] / torch.where(total == 0, 1.0, total))
-        else:
-            gradient = logits.new_zeros(n, logits.shape[1])
-        gradient = gradient.scatter_add_(1, ids, small[:, : ids.shape[1]])
-        return value, gradient[:, :width]
+        at_kept = small[:, : ids.shape[1]]
+        if logits.shape[1] > width:
+            at_kept, ids = torch.where(ids < width, at_kept, 0.0), ids.clamp(max=width - 1)
+        if rest is None or total is None:
+            return value, _Addend(torch.zeros_like(self.logits), self._row_factor(), ids, at_kept)
+        # The bucket's gradient goes to its outcomes in proportion to q.
+        share = small[:, -1:] / torch.where(total == 0, 1.0, total)
+        return value, _Addend(rest[:, :width], share, ids, at_kept)
+
+    def _rest(self, logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `exp((logits - shift) / T)` of all that is not kept, 0 elsewhere; its sum; and the shift (n, 1)."""
+        if can_look(logits):
+            # One pass less, and a maximum that other terms have found: good unless the rest drowns beside what is kept.
+            shift = self._highest()
+            rest = soften(logits, self.temperature, shift).scatter_(1, ids, -torch.inf).exp_()
+            total = rest.sum(-1, keepdim=True)
+            if bool((total > _DROWNED).all()):
+                return rest, total, shift
+        # Shifted by its own maximum, no tail underflows.
+        rest = logits.scatter(1, ids, -torch.inf)
+        shift = rest.amax(-1, keepdim=True)
+        shift = torch.where(shift == -torch.inf, 0.0, shift)
+        rest = rest.sub_(shift)
+        if not (isinstance(self.temperature, float) and self.temperature == 1):
+            rest = rest.div_(self.temperature)
+        rest = rest.exp_()
+        return rest, rest.sum(-1, keepdim=True), shift
 
     def _kept_ids_and_log_p(self, reader: Sparse | OneHot) -> tuple[Tensor, Tensor]:
         if isinstance(reader, OneHot):
@@ -255,7 +311,7 @@ class _TermBlock:
             log_p = log_softmax(torch.where(mapped, log_p, -torch.inf), 1.0)
         return ids, log_p
 
-    def _samples(self) -> tuple[Tensor, Tensor | None]:
+    def _samples(self) -> tuple[Tensor, _Addend | None]:
         log_q, q = self._student()
         ids, weights = self._kept(self.tensors[0]), self.tensors[1].to(self.dtype)
         value = -product(weights, log_q.gather(1, ids)).sum(-1)
@@ -264,4 +320,8 @@ class _TermBlock:
         if self.coefficient is None:
             return value, None
         factor = self._row_factor()
-        return value, (q * factor).scatter_add_(1, ids, -weights * factor)
+        return value, _Addend(q, factor, ids, -weights * factor, is_lent=True)
+
+
+_DROWNED = 1e-30
+"""Below this sum of exponentials, small outcomes would lose their digits to the smallest numbers of float32."""

@@ -56,9 +56,12 @@ class Transform:
         return gradient if self.scale is None else gradient.mul_(self.scale)
 
 
-def soften(logits: Tensor, temperature: Scalar) -> Tensor:
-    """Return `(logits - max) / T`, a new tensor; the maximum goes first, so that a shift of the row costs no digits."""
-    highest = logits.amax(-1, keepdim=True)
+def soften(logits: Tensor, temperature: Scalar, highest: Tensor | None = None) -> Tensor:
+    """Return `(logits - max) / T`, a new tensor; the maximum goes first, so that a shift of the row costs no digits.
+
+    highest: the maximum of each row (n, 1), where it is known.
+    """
+    highest = logits.amax(-1, keepdim=True) if highest is None else highest
     if isinstance(temperature, float) and temperature != 1:
         # One pass instead of two: multiply and add without rounding in between.
         return torch.add(highest * (-1 / temperature), logits, alpha=1 / temperature)
@@ -66,19 +69,21 @@ def soften(logits: Tensor, temperature: Scalar) -> Tensor:
     return softened if isinstance(temperature, float) else softened.div_(temperature)
 
 
-def log_softmax(logits: Tensor, temperature: Scalar) -> Tensor:
-    """Return `log softmax(logits / T)`."""
-    softened = soften(logits, temperature)
+def log_softmax(logits: Tensor, temperature: Scalar, highest: Tensor | None = None) -> Tensor:
+    """Return `log softmax(logits / T)`; highest: the maximum of each row, where it is known."""
+    softened = soften(logits, temperature, highest)
     return softened.sub_(softened.exp().sum(-1, keepdim=True).log_())
 
 
-def log_softmax_and_softmax(logits: Tensor, temperature: Scalar) -> tuple[Tensor, Tensor]:
+def log_softmax_and_softmax(
+    logits: Tensor, temperature: Scalar, highest: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return `log softmax(logits / T)` and its exponential.
 
     The second is taken of the rounded first, not divided out of the sum: so the two agree to the last digit, and
     `p log(p/q) + q - p` keeps its digits near p = q.
     """
-    log_probs = log_softmax(logits, temperature)
+    log_probs = log_softmax(logits, temperature, highest)
     return log_probs, log_probs.exp()
 
 
