@@ -26,13 +26,13 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
 def ids_of_parts(tokenizer: PreTrainedTokenizerBase, parts: Sequence[str]) -> list[list[int]]:
     """Return the ids of consecutive parts of one text, so that those before a boundary are what a prompt's would be.
 
-    The ids of the text as a whole where each boundary falls between two of them; the ids of each part for itself where
-    a token of the whole would lie across, or the text before a boundary alone has other ids.
+    The ids of the text as a whole where each boundary falls between two of them. Where a token of the whole would lie
+    across one, or the text before it alone has other ids, what follows is tokenised for itself.
     """
-    texts = ["".join(parts[: count + 1]) for count in range(len(parts))]
-    *befores, whole = ids_of(tokenizer, texts)
-    if any(whole[: len(before)] != before for before in befores):
-        return ids_of(tokenizer, parts)
+    *befores, whole = ids_of(tokenizer, ["".join(parts[: count + 1]) for count in range(len(parts))])
+    for count, before in enumerate(befores, start=1):
+        if whole[: len(before)] != before:
+            return [*ids_of_parts(tokenizer, parts[:count]), *ids_of_parts(tokenizer, parts[count:])]
     ends = [len(before) for before in befores]
     return [whole[start:end] for start, end in zip([0, *ends], [*ends, len(whole)], strict=True)]
 
