@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from tutelage.config._spec import (
     Count,
@@ -86,8 +86,10 @@ class TimmModel(ModelSpec):
         return pretrained
 
 
-def _name_or_folder(name: str, info: ValidationInfo) -> str:
+def _name_or_folder(name: Any, info: ValidationInfo) -> Any:
     """Return a folder as an absolute path, and any other name as it is: an id on the hub."""
+    if not isinstance(name, str) or not name:
+        return name
     if "\0" in name:
         raise refusal(f"expected a folder or an id, got {name!r}")
     path = resolve(name, info)
@@ -99,7 +101,9 @@ class SavedModel(ModelSpec):
 
     kind: ClassVar[str] = "model"
     model: Annotated[
-        Text, AfterValidator(_name_or_folder), Field(description="A saved model's folder, or an id on the hub.")
+        Text,
+        BeforeValidator(_name_or_folder, json_schema_input_type=str),
+        Field(description="A saved model's folder, or an id on the hub."),
     ]
 
     @field_validator("weights", "fit")

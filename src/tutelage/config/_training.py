@@ -18,9 +18,7 @@ def _seeds(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, list)):
         raise refusal("expected how many seeds (3 is 0, 1, 2), or a list of them")
     if isinstance(value, int) and not 1 <= value <= 1000:
-        raise refusal(
-            f"expected 1 to 1000 seeds, got {came(value)}; for one seed of your own, write [seed]"
-        )
+        raise refusal(f"expected 1 to 1000 seeds, got {came(value)}; for one seed of your own, write [seed]")
     if isinstance(value, list):
         if not value:
             raise refusal("expected at least one seed, got an empty list")
