@@ -78,13 +78,22 @@ def test_the_schema_refuses_what_the_class_refuses(kind, name, value):
         assert not accepts
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_what_labels_are_compared_by(kind):
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        *((kind, {}) for kind in ALL),
+        ("jensen_shannon", {"beta": 1.0}),
+        ("jensen_shannon", {"beta": 0.0}),
+        ("alpha_beta", {"alpha": 0.0}),
+        ("alpha_beta", {"beta": 0.0}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::tutelage.errors.ConventionWarning")
+def test_what_labels_are_compared_by(kind, parameters):
     """The schema refuses a divergence to labels where the executor would, before a teacher is fitted for nothing."""
-    takes = refusal(ALL[kind](), Labels(torch.tensor([0]))) is None
-    assert kinds()[kind].takes_labels is takes
-    if takes:
-        assert Recipe.model_validate(recipe(kind, {}, teacher="labels")).objective["soft"].teacher == "labels"
+    written = recipe(kind, parameters, teacher="labels")
+    if refusal(ALL[kind](**parameters), Labels(torch.tensor([0]))) is None:
+        assert Recipe.model_validate(written).objective["soft"].teacher == "labels"
     else:
-        with pytest.raises(ValidationError, match=f"{kind} to labels"):
-            Recipe.model_validate(recipe(kind, {}, teacher="labels"))
+        with pytest.raises(ValidationError, match=f"{kind}.* to labels is infinite or has no meaning"):
+            Recipe.model_validate(written)

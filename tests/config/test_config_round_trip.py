@@ -65,7 +65,8 @@ TEACHER = st.one_of(
 
 
 def terms(teacher):
-    able = [name for name, kind in kinds().items() if teacher == "teacher" or kind.takes_labels]
+    to_labels = [name for name, kind in kinds().items() if kind.pointwise and kind.infinite is not True]
+    able = list(kinds()) if teacher == "teacher" else to_labels
     return st.sampled_from(able).flatmap(
         lambda kind: merged(
             st.just({"teacher": teacher}),

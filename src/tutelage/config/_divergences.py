@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,10 +37,20 @@ class Kind:
     """The snake_case of the class, which is the key in a recipe."""
     cls: str
     parameters: tuple[Parameter, ...]
-    takes_labels: bool
-    """Whether the divergence to one-hot labels means anything and is finite, at its default parameters."""
+    pointwise: bool
+    """Whether it is a sum over the outcomes, which is what a divergence to labels has to be."""
+    infinite: tuple[str, float] | bool
+    """Whether it is infinite to labels, which exclude all outcomes but one; or the parameter, and its value, at which
+    it is."""
     summary: str
     """The first line of the docstring."""
+
+    def takes_labels(self, parameters: Mapping[str, float]) -> bool:
+        """Return whether the divergence to one-hot labels means anything and is finite, with these parameters."""
+        if isinstance(self.infinite, tuple):
+            name, value = self.infinite
+            return self.pointwise and parameters[name] != value
+        return self.pointwise and not self.infinite
 
 
 @cache
@@ -81,7 +91,8 @@ def _kind(node: ast.ClassDef) -> Kind:
             parameters.append(_parameter(name, ast.literal_eval(field.value), ranges[name]))
     summary = (ast.get_docstring(node) or "").split("\n")[0]
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.name).lower()
-    return Kind(kind, node.name, tuple(parameters), _takes_labels(node), summary)
+    pointwise = any(isinstance(base, ast.Name) and base.id == "Pointwise" for base in node.bases)
+    return Kind(kind, node.name, tuple(parameters), pointwise, _infinite(node), summary)
 
 
 def _ranges(cls: ast.ClassDef) -> Iterator[ast.Call]:
@@ -101,13 +112,11 @@ def _number(node: ast.expr) -> float:
     return float("inf") if ast.unparse(node) == "float('inf')" else float(ast.literal_eval(node))
 
 
-def _takes_labels(node: ast.ClassDef) -> bool:
-    """Return whether the class is a sum over outcomes that does not say it needs a teacher without zeros."""
-    pointwise = any(isinstance(base, ast.Name) and base.id == "Pointwise" for base in node.bases)
-    infinite = any(
-        isinstance(method, ast.FunctionDef)
-        and method.name == "needs_teacher_support"
-        and ast.unparse(method.body[-1]) == "return True"
-        for method in node.body
-    )
-    return pointwise and not infinite
+def _infinite(node: ast.ClassDef) -> tuple[str, float] | bool:
+    """Return what `needs_teacher_support` says: `return True`, `return self.<parameter> == <number>`, or nothing."""
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and method.name == "needs_teacher_support":
+            said = re.fullmatch(r"return (?:True|self\.(\w+) == (\d+))", ast.unparse(method.body[-1]))
+            assert said is not None, f"{node.name}.needs_teacher_support says more than can be read here"
+            return (said[1], float(said[2])) if said[1] else True
+    return False

@@ -65,7 +65,7 @@ def _message(detail: ErrorDetails) -> str:
 
 def _stranger(name: str, known: list[str]) -> str:
     """Return the message about an unknown key; one that belongs elsewhere is told where."""
-    homes = {
+    homes: dict[str, type[Spec]] = {
         "the recipe itself": Recipe,
         "`training`": TrainingSpec,
         "a term of `objective`": _terms.TermSpec,

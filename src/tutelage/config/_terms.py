@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, create_model, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
 from tutelage.config._divergences import Kind, kinds
-from tutelage.config._spec import NotNegative, Positive, Spec, branch, key_of, one_key_of, refusal
+from tutelage.config._spec import NotNegative, Positive, Spec, branch, key_of, one_key_of, refuse
 
 
 class TermSpec(Spec):
@@ -36,12 +36,14 @@ class TermSpec(Spec):
         own: Spec = getattr(self, self.kind)
         return own.model_dump()
 
-    @field_validator("teacher")
-    @classmethod
-    def _finite(cls, teacher: str, info: ValidationInfo) -> str:
-        if teacher == "labels" and not kinds()[cls.kind].takes_labels:
-            raise refusal(f"{cls.kind} to labels is infinite or has no meaning; use forward_kl, the cross-entropy")
-        return teacher
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        if self.teacher == "labels" and not kinds()[self.kind].takes_labels(self.parameters):
+            own = ", ".join(f"{name}={value:g}" for name, value in self.parameters.items())
+            what = f"{self.kind} ({own})" if own else self.kind
+            message = f"{what} to labels is infinite or has no meaning; use forward_kl, the cross-entropy"
+            refuse([(("teacher",), message)])
+        return self
 
 
 def _empty_if_null(value: Any) -> Any:
