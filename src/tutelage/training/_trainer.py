@@ -288,10 +288,10 @@ class DistillationTrainer(transformers.Trainer):
     def _own_rows(self, rows: int) -> int:
         """Return how many rows of a batch are no repeats, with which the last batches of several ranks are filled."""
         state = self.accelerator.gradient_state
-        in_all: int = state.remainder
+        in_all, rank = int(state.remainder), int(self.args.process_index)
         if self.accelerator.num_processes == 1 or not state.end_of_dataloader or in_all <= 0:
             return rows
-        return min(rows, max(0, in_all - self.args.process_index * rows))
+        return min(rows, max(0, in_all - rank * rows))
 
     @contextlib.contextmanager
     def _without_mixing(self) -> Iterator[None]:
