@@ -1,4 +1,4 @@
-"""What lies where in the folder of a run, and how its files are written and read. No torch: reports and lists are quick.
+"""What lies where in the folder of a run, and how its files are written and read. No torch: a list of runs is quick.
 
     recipe.resolved.yaml  environment.json  run.json  scores.json  test.safetensors  report.html
     teacher/                     model/ evaluation.safetensors scores.json timing.json
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEACHER, STUDENT, BASELINE = "teacher", "student", "baseline"
-RUNNING, COMPLETE, INTERRUPTED = "running", "complete", "interrupted"
+RUNNING, COMPLETE, INTERRUPTED, FAILED = "running", "complete", "interrupted", "failed"
 
 
 @dataclass(frozen=True)

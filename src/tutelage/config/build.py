@@ -1,6 +1,6 @@
-"""From a checked recipe to objects: data, networks, objective, arguments of the trainer. The one module of the config
-that loads torch.
+"""From a checked recipe to objects: data, networks, objective, arguments of the trainer.
 
+The one module of the config that loads torch.
 What only shows here, such as parameters that are each in range and have no meaning together, is a `RecipeError` with
 the place in the recipe, as if it had been found while reading.
 """

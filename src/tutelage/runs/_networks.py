@@ -1,0 +1,98 @@
+"""Asking a trained network: its logits on rows, and how long an answer takes."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tutelage.data import Data, Rows
+from tutelage.models import parameter_count
+from tutelage.run_folder import ArmFolder, write_arrays, write_json
+from tutelage.runs._scores import omitted_scores, scores_of
+
+_BATCH = 256
+_SMALL = 1_000_000
+_REPEATS = {1: 50, 256: 15}
+"""Batch size -> how many answers are timed; their median is told."""
+
+
+def threads_for(parameters: Iterable[int], device: str) -> int:
+    """Return how many threads networks of these sizes are run with.
+
+    One where all are small: a second gains nothing there, and waits for its core whenever another process has it, which
+    makes a run many times as long. It also makes the bytes of a run independent of how many cores there are.
+    """
+    return 1 if device == "cpu" and max(parameters) < _SMALL else torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    """Run with this many threads, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def predict(network: nn.Module, rows: Rows) -> Tensor:
+    """Return the logits (N, C) of all rows, float32 on the CPU."""
+    device = _device(network)
+    network.eval()
+    with torch.inference_mode():
+        return torch.cat([network(batch.to(device)).float().cpu() for batch in rows.batches(_BATCH)])
+
+
+def latency(network: nn.Module, rows: Rows) -> dict[str, float]:
+    """Return the median milliseconds of an answer, by batch size."""
+    device = _device(network)
+    network.eval()
+    found = {}
+    for size, repeats in _REPEATS.items():
+        places = torch.arange(size) % len(rows)
+        batch = rows.take(places).inputs.to(device)
+        seconds = []
+        with torch.inference_mode():
+            for _ in range(repeats + 3):
+                start = time.perf_counter()
+                network(batch)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds.append(time.perf_counter() - start)
+        # The first answers warm caches up.
+        found[str(size)] = statistics.median(seconds[3:]) * 1000
+    return found
+
+
+def score(
+    network: nn.Module, data: Data, folder: ArmFolder, train_seconds: float, teacher: Tensor | None
+) -> dict[str, Any]:
+    """Evaluate a network whose model is in its folder; write logits, timing and, last, its scores, and return these."""
+    logits = predict(network, data.test)
+    scores = scores_of(logits, data.test.labels, teacher)
+    scores["parameters"] = parameter_count(network)
+    scores["bytes"] = (folder.model / "model.safetensors").stat().st_size
+    if data.omitted:
+        fit = predict(network, data.fit)
+        scores["omitted"] = {
+            data.classes[omitted]: omitted_scores(logits, data.test.labels, fit, data.fit.labels, omitted)
+            for omitted in data.omitted
+        }
+    labels = data.test.labels.numpy().astype(np.int64)
+    write_arrays(folder.evaluation, {"logits": logits.numpy(), "labels": labels})
+    write_json(folder.timing, {"latency_ms": latency(network, data.test), "train_seconds": train_seconds})
+    write_json(folder.scores, scores)
+    return scores
+
+
+def _device(network: nn.Module) -> torch.device:
+    parameter = next(network.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device

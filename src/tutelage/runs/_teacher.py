@@ -1,0 +1,124 @@
+"""Where the teacher of a run comes from: its weights, the cache, or a fit on all labels that the cache then keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from filelock import FileLock
+
+import tutelage
+from tutelage.config import FitSpec, SavedModel
+from tutelage.config.build import fit_arguments, labels_alone, network_of
+from tutelage.errors import DamagedDataError
+from tutelage.models import Standardised, load_model, save_model
+from tutelage.objective import Objective
+from tutelage.run_folder import TEACHER, RunFolder
+from tutelage.runs._cache import keep, kept, place_of
+from tutelage.runs._events import Note, TeacherFitted, TeacherReused
+from tutelage.runs._plan import Plan
+from tutelage.runs._training import Lesson, OnEvent, train
+from tutelage.training import collate
+
+
+def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[Standardised, float, bool]:
+    """Return the teacher, its model in the run's folder; how long it was fitted; whether the run is to stop now."""
+    spec, mine = plan.recipe.teacher, folder.teacher
+    assert spec is not None, plan.recipe
+    if (mine.model / "model.json").is_file():
+        on_event(TeacherReused("run", mine.model))
+        return load_model(mine.model), 0.0, False
+    mine.path.mkdir(exist_ok=True)
+    if spec.fit is None:
+        network, architecture = network_of(spec, "teacher", plan.data, 0)
+        save_model(network, architecture, mine.model, shape=plan.data.shape, classes=plan.data.classes)
+        source = spec.model if isinstance(spec, SavedModel) else spec.weights
+        on_event(TeacherReused("weights", mine.model if source is None else Path(source)))
+        return network, 0.0, False
+    made_from = _made_from(plan, spec.fit)
+    place = place_of(made_from)
+    with _locked(place, on_event) as can_keep:
+        found = _found(place, on_event) if can_keep else None
+        if found is not None:
+            _, architecture = network_of(spec, "teacher", plan.data, spec.fit.seed)
+            save_model(found, architecture, mine.model, shape=plan.data.shape, classes=plan.data.classes)
+            on_event(TeacherReused("cache", place))
+            return found, 0.0, False
+        network, seconds, stop = _fit(plan, spec.fit, folder, on_event)
+        if can_keep:
+            can_keep = _kept(mine.model, place, made_from, on_event)
+        on_event(TeacherFitted(seconds, place if can_keep else None))
+        return network, seconds, stop
+
+
+def _fit(plan: Plan, fit: FitSpec, folder: RunFolder, on_event: OnEvent) -> tuple[Standardised, float, bool]:
+    assert plan.recipe.teacher is not None
+    network, architecture = network_of(plan.recipe.teacher, "teacher", plan.data, fit.seed)
+    lesson = Lesson(
+        seed=None,
+        arm=TEACHER,
+        network=network,
+        teacher=None,
+        objective=Objective(labels_alone()),
+        rows=plan.data.fit,
+        held_out=None,
+        collator=collate,
+        arguments=fit_arguments(plan.recipe, fit, plan.steps[TEACHER], folder.teacher.checkpoints),
+        folder=folder.teacher,
+    )
+    seconds, stop = train(lesson, on_event)
+    save_model(network, architecture, folder.teacher.model, shape=plan.data.shape, classes=plan.data.classes)
+    shutil.rmtree(folder.teacher.checkpoints)
+    return network, seconds, stop
+
+
+def _made_from(plan: Plan, fit: FitSpec) -> dict[str, Any]:
+    """Return everything that the bytes of a fitted teacher depend on."""
+    assert plan.recipe.teacher is not None
+    return {
+        "model": plan.recipe.teacher.model_dump(mode="json", exclude={"fit", "weights"}),
+        "fit": fit.model_dump(mode="json"),
+        "data": plan.data.digest(),
+        "device": plan.device,
+        "threads": plan.threads,
+        "versions": [tutelage.__version__, torch.__version__, transformers.__version__],
+    }
+
+
+def _found(place: Path, on_event: OnEvent) -> Standardised | None:
+    try:
+        return kept(place)
+    except DamagedDataError as error:
+        on_event(Note(f"the teacher in the cache is damaged and is fitted again: {error}"))
+        return None
+
+
+def _kept(model: Path, place: Path, made_from: dict[str, Any], on_event: OnEvent) -> bool:
+    try:
+        keep(model, place, made_from)
+    except OSError as error:
+        on_event(Note(f"the teacher could not be kept for the next run: {error}"))
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked(place: Path, on_event: OnEvent) -> Iterator[bool]:
+    """Hold the lock of a teacher in the cache; give whether there is a cache to write to."""
+    lock = FileLock(place.with_suffix(".lock"))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        on_event(Note(f"the cache cannot be used, so the teacher is fitted for this run alone: {error}"))
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -1,0 +1,108 @@
+"""One network trained to its end, or to where Ctrl-C stops it, and gone on with from there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tutelage.data import Rows
+from tutelage.objective import Objective
+from tutelage.run_folder import TEACHER, ArmFolder, read_json, write_json
+from tutelage.runs._events import ArmStarted, Event, Progress, Stopping
+from tutelage.training import DistillationTrainer, Interruptible, MetricsLog, last_checkpoint
+
+OnEvent = Callable[[Event], None]
+
+
+class Stopped(Exception):  # noqa: N818 - no error: Ctrl-C was pressed, and all is saved
+    """Training was stopped, and its checkpoint is there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """Everything that one training takes. seed: None for the teacher; held_out: what it is evaluated on, or None."""
+
+    seed: int | None
+    arm: str
+    network: nn.Module
+    teacher: nn.Module | None
+    objective: Objective
+    rows: Rows
+    held_out: Rows | None
+    collator: Any
+    arguments: TrainingArguments
+    folder: ArmFolder
+
+
+def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
+    """Train, from the last checkpoint if there is one; return seconds, and whether Ctrl-C came too late to stop it.
+
+    Errors: `Stopped` after Ctrl-C, and those of `DistillationTrainer`.
+    """
+    folder, steps = lesson.folder, lesson.arguments.max_steps
+    checkpoint = last_checkpoint(folder.checkpoints)
+    before = _seconds_before(folder) if checkpoint is not None else 0.0
+    resumed_at = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+    on_event(ArmStarted(lesson.seed, lesson.arm, steps, resumed_at))
+    stop = Interruptible(lambda: on_event(Stopping()))
+    callbacks = [stop, _Told(lesson, on_event)]
+    # The teacher's fit has no log: a teacher that comes from the cache has none either.
+    callbacks += [] if lesson.arm == TEACHER else [_AtTheEnd(), MetricsLog(folder.metrics)]
+    start = time.perf_counter()
+    trainer = DistillationTrainer(
+        model=lesson.network,
+        teacher=lesson.teacher,
+        objective=lesson.objective,
+        args=lesson.arguments,
+        data_collator=lesson.collator,
+        train_dataset=lesson.rows,
+        eval_dataset=lesson.held_out,
+        callbacks=callbacks,
+    )
+    # It prints what is logged to stdout, which is for data.
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(checkpoint)
+    seconds = before + time.perf_counter() - start
+    if trainer.interrupted:
+        write_json(folder.timing, {"train_seconds": seconds})
+        raise Stopped
+    return seconds, stop.requested
+
+
+def _seconds_before(folder: ArmFolder) -> float:
+    """Return how long earlier sessions trained; one that was killed could not say."""
+    return float(read_json(folder.timing).get("train_seconds", 0.0)) if folder.timing.is_file() else 0.0
+
+
+class _AtTheEnd(TrainerCallback):
+    """Evaluates after the last step, whether or not it is a multiple of the interval."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+
+class _Told(TrainerCallback):
+    """Passes on what is logged while training."""
+
+    def __init__(self, lesson: Lesson, on_event: OnEvent) -> None:
+        self.lesson, self.on_event = lesson, on_event
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        told = {
+            name: float((logs or {})[name]) for name in ("loss", *self.lesson.objective.terms) if name in (logs or {})
+        }
+        if "loss" in told:
+            self.on_event(Progress(self.lesson.seed, self.lesson.arm, state.global_step, state.max_steps, told))
