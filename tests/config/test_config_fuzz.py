@@ -14,6 +14,7 @@ def test_five_hundred_damaged_recipes():
     seen = json.loads(done.stdout)
     assert seen["raised"] == []
     assert seen["seen"] == []
+    assert not seen["blind"]
     assert seen["megabytes"] < 200
     # The mutations are neither so mild nor so wild that they would test one side alone.
     assert seen["refused"] + seen["accepted"] == 500

@@ -101,6 +101,7 @@ def test_paths_start_at_the_recipe_and_in_overrides_at_the_shell(tmp_path, monke
     recipe = load(Path("../there/r.yaml"), ["data.test=held.npz"])
     assert recipe.data.table == tmp_path / "rows.csv"
     assert recipe.data.test == tmp_path / "here" / "held.npz"
+    assert load(path, ["data={images: pictures}"]).data.images == tmp_path / "here" / "pictures"
     assert recipe.student.weights == tmp_path / "there" / "w"
     assert recipe.teacher.model == str(tmp_path / "there" / "saved")
     # What is no folder is the id of a published model, unless it is written as a path.
