@@ -79,7 +79,7 @@ def test_a_damaged_file_is_named(run, name, damage):
         ("seed-0/student/scores.json", "errors", True),
         ("seed-0/student/scores.json", "omitted", {"3": 12}),
         ("seed-0/student/scores.json", "omitted", [3]),
-        ("seed-0/student/scores.json", "omitted", {"3": {"rows": 0, "known": 0, "known_with_bias": 0}}),
+        ("seed-0/student/scores.json", "omitted", {"3": {"rows": 3, "known": 4, "known_with_bias": 0}}),
         ("seed-0/student/timing.json", "latency_ms", 3.0),
         ("seed-0/student/timing.json", "latency_ms", {"1": "quick"}),
         ("seed-0/student/timing.json", "train_seconds", []),

@@ -15,6 +15,8 @@ import made_run
 import pytest
 
 from tutelage.report import build_report
+from tutelage.report._run import read_run
+from tutelage.report._tables import figures, size
 
 VOID = {"meta", "img", "source", "br"}
 
@@ -120,7 +122,18 @@ def test_size_is_told_beside_the_teacher(page):
     assert page.line("Model file") == ["38.9 kB", "5.26 kB", "5.26 kB"]
     assert page.line("Latency, one row") == ["0.105 ms", "0.03 ms", "0.03 ms"]
     assert "7.9× less" in page.text  # 9,610 / 1,210 = 7.94
-    assert "3.5×faster on a batch of 256" in page.text.replace("× faster", "×faster")
+    assert "3.5× as fast as the teacher, or more" in page.text
+
+
+def test_a_speed_is_claimed_only_if_every_batch_size_shows_it(run, tmp_path):
+    busy = shutil.copytree(run, tmp_path / "busy")
+    (busy / "teacher" / "timing.json").write_text('{"latency_ms": {"1": 46.9, "256": 0.9}, "train_seconds": 0.0}')
+    told = read_run(busy)
+    assert [figure.value for figure in figures(told) if "fast" in figure.text] == ["3.8×"]  # 0.9 / 0.24
+    assert size(told)[-1].title == "Training time"
+    assert [cell.text for cell in size(told)[-1].cells] == ["–", "3.4 s", "3.4 s"]
+    (busy / "teacher" / "timing.json").write_text('{"latency_ms": {"1": 46.9, "256": 0.2}, "train_seconds": 0.0}')
+    assert not [figure for figure in figures(read_run(busy)) if "fast" in figure.text]
 
 
 def test_what_was_run_is_there(page):

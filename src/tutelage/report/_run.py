@@ -178,10 +178,9 @@ def _arm(name: str, seed: int | None, place: ArmFolder, classes: int) -> tuple[A
 def _omitted(file: Path, name: str, value: Mapping[str, Any]) -> Omitted:
     reader = _Reader(file, value)
     rows, known, known_with_bias = (int(reader.number(key)) for key in ("rows", "known", "known_with_bias"))
-    if not 0 <= known <= rows or not 0 <= known_with_bias <= rows or not rows:
+    if not 0 <= known <= rows or not 0 <= known_with_bias <= rows:
         raise DamagedDataError(
-            f"{file}: omitted.{name} knows {known} and {known_with_bias} of {rows} rows; expected at least one row, "
-            "and not more known than there are"
+            f"{file}: omitted.{name} knows {known} and {known_with_bias} of {rows} rows; expected at most all of them"
         )
     return Omitted(rows, known, known_with_bias)
 

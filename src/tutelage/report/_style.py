@@ -116,10 +116,13 @@ class Picture:
         self.figure.set_layout_engine("none")
         svg = self.svg()
         write_whole(folder / f"{self.name}.svg", lambda part: _write(part, svg.encode()))
+        self._write_png(folder)
+        return svg
+
+    def _write_png(self, folder: Path) -> None:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
         write_whole(folder / f"{self.name}.png", lambda part: _write(part, buffer.getvalue()))
-        return svg
 
 
 def darkened(svg: str) -> str:

@@ -29,7 +29,7 @@ METRICS = (
     Metric("accuracy", "Accuracy", "Higher is better.", percent=True),
     Metric("nll", "Cross-entropy, nats", "Of the true class; lower is better."),
     Metric("brier", "Brier score", "Squared error of the probabilities; lower is better."),
-    Metric("ece", "Calibration error (ECE)", "Confidence less the share that is right; lower is better.", percent=True),
+    Metric("ece", "Calibration error (ECE)", "How far confidence is from the share that is right.", percent=True),
     Metric("agreement", "Same answer as the teacher", "Higher is better.", percent=True),
     Metric("kl", "KL(teacher ‖ network), nats", "0 where the probabilities are equal."),
 )
@@ -88,7 +88,7 @@ def left_out_classes(run: Run) -> list[str]:
 
 def shares_known(run: Run, name: str, key: str) -> tuple[float, float] | None:
     """Return how much of a class's test rows a role knows, as it is and with the bias set; None where not counted."""
-    found = [arm.omitted[key] for arm in run.of(name) if key in arm.omitted]
+    found = [arm.omitted[key] for arm in run.of(name) if key in arm.omitted and arm.omitted[key].rows]
     if not found:
         return None
     before, after = ([one.known / one.rows for one in found], [one.known_with_bias / one.rows for one in found])
@@ -143,7 +143,9 @@ def _left_out(run: Run, key: str) -> Headline | None:
     if student is None:
         return None
     title = f"The student never saw a “{key}”, and knows {whole_percent(student[1])} of them"
-    text = f"As it is {whole_percent(student[0])}, with the bias of that class set {whole_percent(student[1])}."
+    text = (
+        f"It knows {whole_percent(student[0])} as it is, {whole_percent(student[1])} with the bias of that class set."
+    )
     if baseline is not None:
         text += f" Without the teacher {whole_percent(baseline[0])} and {whole_percent(baseline[1])}."
     return Headline(title, text)
