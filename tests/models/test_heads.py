@@ -152,6 +152,39 @@ def test_rounding_is_no_reason_in_half_precision(kind, dtype):
         assert parts.scale or parts.softcap or parts.transform
 
 
+@pytest.mark.parametrize(("dtype", "slip"), [(torch.float32, 1e-5), (torch.float16, 0.05), (torch.bfloat16, 0.2)])
+def test_what_rounding_does_not_explain_is_a_reason(dtype, slip, monkeypatch):
+    model = build("cohere").to(dtype)
+    parts = find_head(model)
+    off = type(parts)(parts.decoder, parts.weight, parts.bias, parts.softcap, parts.scale * (1 + slip), parts.transform)
+    monkeypatch.setattr("tutelage.models._head_model.find_head", lambda _: off)
+    assert "that rounding in" in check_head(model, batch())
+
+
+def test_logits_that_are_no_numbers_are_a_reason():
+    model = build("llama")
+    model.lm_head.weight.data[5, 5] = torch.nan
+    assert "by nan of the largest" in check_head(model, batch())
+    model.lm_head.weight.data.zero_()
+    assert check_head(model, batch()) is None
+
+
+def test_both_sides_of_a_distillation():
+    """Through DistillationModel, student and teacher of two families and widths, against logits made as a whole."""
+    student, teacher = build("llama"), build("gpt2")
+    objective = tl.Objective({"soft": tl.Term(tl.ForwardKL(), temperature=2.0)})
+    model = tl.DistillationModel(language_model(student), {"teacher": language_model(teacher)}, objective)
+    loss = model(**batch())["loss"]
+    loss.backward()
+    found = student.model.embed_tokens.weight.grad.clone()
+    student.zero_grad()
+    q, p = ((side(**batch()).logits / 2).log_softmax(-1) for side in (student, teacher))
+    expected = 4 * (p.exp() * (p - q)).sum(-1).mean()
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-5)
+    torch.autograd.backward(expected, inputs=list(student.parameters()))
+    torch.testing.assert_close(found, student.model.embed_tokens.weight.grad, atol=1e-6, rtol=1e-4)
+
+
 def test_the_whole_logits_are_never_made(monkeypatch):
     model = build("llama")
     monkeypatch.setattr(model.lm_head, "forward", lambda hidden: pytest.fail("the head was called"))
