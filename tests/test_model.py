@@ -48,7 +48,7 @@ def test_the_loss_is_the_one_pytorch_computes():
     assert out["loss"].requires_grad
     torch.testing.assert_close(out["logits"], z.detach())
     assert not out["logits"].requires_grad
-    torch.testing.assert_close(out["teacher_logits"]["teacher"], t)
+    torch.testing.assert_close(out["teachers"]["teacher"], t)
     assert model.combine({n: p.item() for n, p in out["parts"].items()}) == pytest.approx(out["loss"].item(), rel=1e-6)
 
 
@@ -57,7 +57,7 @@ def test_training_mode_is_the_students_alone():
     assert model.student.drop.training
     one, other = (model(inputs=X, labels=LABELS) for _ in range(2))
     assert one["loss"] != other["loss"]  # the student's dropout draws
-    assert "teacher_logits" not in one
+    assert "teachers" not in one
     assert not model.teachers["teacher"].module.drop.training
 
 
@@ -140,7 +140,7 @@ def test_a_teacher_that_is_only_tapped_needs_no_logits():
     terms = {"hidden": tl.FeatureTerm(tl.LogitMSE(), "first", "body", teacher="backbone")}
     model = make(terms, {"backbone": Backbone(), "other": network(2)})
     assert model(inputs=X)["parts"]["hidden"] > 0
-    assert list(model.eval()(inputs=X)["teacher_logits"]) == ["other"]
+    assert list(model.eval()(inputs=X)["teachers"]) == ["other"]
 
 
 def test_several_teachers():
@@ -150,7 +150,7 @@ def test_several_teachers():
     }
     model = make(terms, {"first": network(2), "second": network(3), "third": network(4)}).eval()
     out = model(inputs=X)
-    assert sorted(out["teacher_logits"]) == ["first", "second", "third"]
+    assert sorted(out["teachers"]) == ["first", "second", "third"]
     z, t = (F.log_softmax(f(X), -1) for f in (model.student, model.teachers["second"].module))
     torch.testing.assert_close(out["parts"]["b"], F.kl_div(t, z, log_target=True, reduction="batchmean").detach())
 

@@ -17,7 +17,7 @@ from tutelage.errors import CompatibilityError, LayerError, ModuleError, Paramet
 from tutelage.execution import as_student, exact_dtype
 from tutelage.features import Taps, find_layer, tapped
 from tutelage.objective import FeatureTerm, Objective, Term
-from tutelage.tasks import Classification, Task, call
+from tutelage.tasks import Classification, Task, batch_length, call
 from tutelage.teachers import LiveTeacher
 from tutelage.vocabulary import VocabularyMap
 
@@ -99,7 +99,9 @@ class DistillationModel(nn.Module):
         return super().__getattr__(name)
 
     def forward(self, normalizer: Mapping[str, Tensor | float] | None = None, **batch: Any) -> dict[str, Any]:
-        """Return {"loss", "parts": {term: value}, "logits"}, and in eval mode "teacher_logits" {name: ...}.
+        """Return {"loss", "parts": {term: value}, "logits"}, and in eval mode both sides.
+
+        The sides are "student" and "teachers" {name: ...}, as logits or distributions.
 
         normalizer: {term: what its sum over rows is divided by}, the sum of `term_counts` over all micro-batches and
         ranks of a step; the local count where it is left out. The parts of the micro-batches then sum to the step's.
@@ -112,11 +114,13 @@ class DistillationModel(nn.Module):
         side = self.task.student(output)
         teachers, taps = self._ask_teachers(inputs)
         labels, known = self._targets(batch, side)
+        counts = self.task.weights(batch)
+        unlabelled = {} if counts is None else dict.fromkeys(self.objective.terms, counts)
         outcome = self.objective(
             side,
             {**teachers, "labels": labels},
             features={name: self._pair(name, term, student_taps, taps[term.teacher]) for name, term in terms.items()},
-            token_weights=dict.fromkeys(self._labelled_terms(), known),
+            token_weights={**unlabelled, **dict.fromkeys(self._labelled_terms(), known)},
             normalizer=normalizer,
             vocabulary=self.vocabulary,
         )
@@ -125,18 +129,22 @@ class DistillationModel(nn.Module):
         if isinstance(logits, Tensor):
             result["logits"] = logits if self.training else logits.detach()
         if not self.training:
-            result["teacher_logits"] = teachers
+            result["student"], result["teachers"] = side, teachers
         return result
 
     def term_counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return what each term's sum is divided by as far as one micro-batch goes: labelled rows, or all rows.
+        """Return what each term's sum is divided by as far as one micro-batch goes: labelled rows, or all that count.
 
         Sum it over the micro-batches and ranks of a step and pass it to each call as the normalizer.
         """
         _, known = self.task.targets(batch)
-        rows = self.task.rows(batch)
+        counts = self.task.weights(batch)
         device = next((value.device for value in batch.values() if isinstance(value, Tensor)), torch.device("cpu"))
-        every = torch.full((), rows, dtype=exact_dtype(device), device=device)
+        exact = exact_dtype(device)
+        if counts is None:
+            every = torch.full((), batch_length(batch), dtype=exact, device=device)
+        else:
+            every = counts.sum(dtype=exact)
         labelled = torch.zeros_like(every) if known is None else known.sum(dtype=every.dtype)
         with_labels = self._labelled_terms()
         return {name: labelled if name in with_labels else every for name in self.objective.terms}
@@ -211,6 +219,11 @@ class DistillationModel(nn.Module):
                     "it by that name, or name another in the term"
                 )
             if isinstance(term, FeatureTerm):
+                if not self.task.compares_rows:
+                    raise CompatibilityError(
+                        f"term {name!r} compares activations, and the task {type(self.task).__name__} tokens; expected "
+                        "a task of whole rows: which tokens of an activation count is not known here yet"
+                    )
                 find_layer("student", self.student, term.student_layer)
                 find_layer(f"teacher {term.teacher!r}", self.teachers[term.teacher].module, term.teacher_layer)
 

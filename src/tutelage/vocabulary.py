@@ -49,9 +49,13 @@ class VocabularyMap:
             raise ParameterError(f"VocabularyMap.prefix({n!r}): the number of shared columns must be an integer >= 1")
         return cls(torch.arange(n), torch.arange(n))
 
+    @property
+    def is_prefix(self) -> bool:
+        """Whether the compared columns are the first ones of both sides."""
+        return not any(isinstance(ids, Tensor) for ids in self._ids.values())
+
     def __repr__(self) -> str:
-        is_prefix = not any(isinstance(ids, Tensor) for ids in self._ids.values())
-        return f"VocabularyMap.prefix({self.length})" if is_prefix else f"<VocabularyMap of {self.length} columns>"
+        return f"VocabularyMap.prefix({self.length})" if self.is_prefix else f"<VocabularyMap of {self.length} columns>"
 
     def check(self, side: str, size: int) -> None:
         """Raise `VocabularyError` unless a vocabulary of this size has all columns of its side."""

@@ -155,12 +155,16 @@ LABELS = torch.tensor([[-100, -100, 7, 8]])
         ({"position_ids": torch.tensor([[0, 1, 0, 1]])}, [1, 0, 1]),
         ({"labels": LABELS, "position_ids": torch.tensor([[0, 1, 0, 1]])}, [0, 0, 1]),
         ({"attention_mask": torch.zeros(1, 1, 4, 4), "position_ids": torch.tensor([[0, 1, 2, 0]])}, [1, 1, 0]),
-        ({}, None),
     ],
 )
 def test_which_predictions_count_without_a_label(batch, expected):
     weights = TASK.weights({"input_ids": IDS, **batch})
-    assert (weights if weights is None else weights.tolist()) == (expected if expected is None else [expected])
+    assert weights.tolist() == [expected]
+
+
+def test_a_batch_must_say_which_tokens_count():
+    with pytest.raises(ShapeError, match="nothing in the batch says which tokens"):
+        TASK.weights({"input_ids": IDS})
 
 
 def test_the_start_of_a_document_is_no_target_whatever_the_labels_say():
@@ -168,6 +172,8 @@ def test_the_start_of_a_document_is_no_target_whatever_the_labels_say():
     labels, known = TASK.targets(batch)
     assert labels.targets.tolist() == [[6, 7, 8]]
     assert known.tolist() == [[1, 0, 1]]
+    labels, known = TASK.targets({"labels": LABELS})
+    assert (labels.targets.tolist(), known.tolist()) == ([[0, 7, 8]], [[0, 1, 1]])
     assert TASK.targets({"input_ids": IDS}) == (None, None)
 
 

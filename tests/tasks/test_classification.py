@@ -8,7 +8,7 @@ from torch import nn
 
 import tutelage as tl
 from tutelage.errors import DtypeError, ModuleError, ShapeError
-from tutelage.tasks import Classification, call
+from tutelage.tasks import Classification, batch_length, call
 
 TASK = Classification()
 X = torch.arange(6.0).reshape(2, 3)
@@ -47,10 +47,11 @@ def test_inputs_are_everything_but_labels_and_index():
     assert list(TASK.inputs(batch)) == ["a", "b"]
 
 
-def test_rows():
-    assert TASK.rows({"a": X, "labels": torch.zeros(2), "name": "x"}) == 2
+def test_the_length_of_a_batch():
+    assert batch_length({"a": X, "labels": torch.zeros(2), "name": "x"}) == 2
     with pytest.raises(ShapeError, match=r"\{'a': 2, 'labels': 3\}"):
-        TASK.rows({"a": X, "labels": torch.zeros(3)})
+        batch_length({"a": X, "labels": torch.zeros(3)})
+    assert TASK.weights({"a": X}) is None
 
 
 @pytest.mark.parametrize(

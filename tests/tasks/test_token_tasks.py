@@ -58,7 +58,9 @@ def test_which_tokens_count_without_a_label():
     # A class that no one told is the teacher's to tell.
     assert tokens.weights(both).tolist() == attention.tolist()
     assert tokens.weights({**both, "target_mask": mask}).tolist() == mask.tolist()
-    assert tokens.weights({"labels": labels}) is None
+    for task in (hidden, tokens):
+        with pytest.raises(ShapeError, match="nothing in the batch says which tokens"):
+            task.weights({"labels": labels} if task is tokens else {})
     assert SequenceClassification().weights(both) is None
     assert hidden.targets({}) == tokens.targets({}) == (None, None)
 

@@ -13,7 +13,7 @@ from tutelage.config._spec import Spec, refusal, refuse
 from tutelage.config._terms import AnyTerm
 from tutelage.config._training import TrainingSpec
 
-_LOGGED = ("loss", "step", "epoch", "grad_norm", "learning_rate")
+_LOGGED = ("accuracy", "agreement", "epoch", "grad_norm", "kl", "learning_rate", "loss", "nll", "step")
 """What stands beside the terms in the lines of a run's metrics."""
 
 

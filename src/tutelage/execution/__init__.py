@@ -11,6 +11,7 @@ from tutelage.execution._backends import BACKENDS
 from tutelage.execution._budget import byte_budget, exact_dtype
 from tutelage.execution._compatibility import refusal, table
 from tutelage.execution._functional import as_student, as_teacher, dense_logits, divergence, inverse, sum_of_weights
+from tutelage.execution._likeliest import likeliest
 from tutelage.execution._sources import Job
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "divergence",
     "exact_dtype",
     "inverse",
+    "likeliest",
     "refusal",
     "sum_of_weights",
     "table",

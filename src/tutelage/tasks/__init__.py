@@ -6,7 +6,7 @@ ask for every token.
 
 from __future__ import annotations
 
-from tutelage.tasks._calling import call
+from tutelage.tasks._calling import batch_length, call
 from tutelage.tasks._causal_lm import CausalLM
 from tutelage.tasks._classification import Classification
 from tutelage.tasks._masked_lm import MaskedLM
@@ -22,6 +22,7 @@ __all__ = [
     "SequenceClassification",
     "Task",
     "TokenClassification",
+    "batch_length",
     "call",
     "leak_between_documents",
 ]

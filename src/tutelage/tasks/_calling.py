@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tutelage.distributions import Distribution
-from tutelage.errors import ModuleError
+from tutelage.errors import ModuleError, ShapeError
 
 
 def call(module: nn.Module, inputs: Mapping[str, Any]) -> Any:
@@ -33,6 +33,14 @@ def call(module: nn.Module, inputs: Mapping[str, Any]) -> Any:
         f"{type(module).__name__}.forward takes {sorted(known)} and the batch has {sorted(inputs)}; expected the same "
         "names, or one input alone: rename the columns of the data set, or wrap the module"
     )
+
+
+def batch_length(batch: Mapping[str, Any]) -> int:
+    """Return how many rows a batch has."""
+    lengths = {name: len(value) for name, value in batch.items() if isinstance(value, Tensor) and value.dim()}
+    if len(set(lengths.values())) != 1:
+        raise ShapeError(f"the tensors of a batch have lengths {lengths}; expected one length, that of the batch")
+    return next(iter(lengths.values()))
 
 
 def first_logits(module_is: str, output: Any) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tutelage.distributions import HeadStates, Labels, Logits
 from tutelage.errors import ShapeError
-from tutelage.tasks._language import inputs_of, known, labels_of, mask_of, refuse, side_of, without_last
+from tutelage.tasks._language import certain, inputs_of, known, labels_of, mask_of, refuse, side_of, without_last
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class CausalLM:
     """
 
     name: ClassVar[str] = "causal_lm"
+    compares_rows: ClassVar[bool] = False
 
     def check(self, student: Any) -> None:
         """Raise `ModuleError` for a network that sees the token it predicts, or predicts none."""
@@ -60,7 +61,7 @@ class CausalLM:
         targets, there = known(labels[:, 1:])
         return targets, _both(there, _continues(batch))
 
-    def weights(self, batch: Mapping[str, Any]) -> Tensor | None:
+    def weights(self, batch: Mapping[str, Any]) -> Tensor:
         """Return which predictions count without a label: the target mask, else labels, else tokens that are real."""
         counts = None
         if (mask := mask_of(batch, "target_mask")) is not None:
@@ -69,7 +70,7 @@ class CausalLM:
             counts = known(labels[:, 1:])[1]
         elif (mask := mask_of(batch, "attention_mask")) is not None:
             counts = mask[:, 1:] * mask[:, :-1]
-        return _both(counts, _continues(batch))
+        return certain(_both(counts, _continues(batch)))
 
 
 def _continues(batch: Mapping[str, Any]) -> Tensor | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tutelage.distributions import Distribution, HeadStates, Labels, Logits
-from tutelage.errors import DtypeError, ModuleError, ShapeError
+from tutelage.errors import DtypeError, ModuleError
 from tutelage.tasks._calling import first_logits
 
 
@@ -30,6 +30,7 @@ class Classification:
     ([1, 0, 0], [1.0, 0.0, 1.0])
     """
 
+    compares_rows: ClassVar[bool] = True
     unlabelled: ClassVar[int] = -100
     not_inputs: ClassVar[tuple[str, ...]] = ("labels", "index")
 
@@ -67,9 +68,6 @@ class Classification:
         # Any class would do where there is no label; its row has weight 0 in every term that reads it.
         return Labels(torch.where(known, labels, 0).long()), known.float()
 
-    def rows(self, batch: Mapping[str, Any]) -> int:
-        """Return the length of the batch."""
-        lengths = {name: len(value) for name, value in batch.items() if isinstance(value, Tensor) and value.dim()}
-        if len(set(lengths.values())) != 1:
-            raise ShapeError(f"the tensors of a batch have lengths {lengths}; expected one length, that of the batch")
-        return next(iter(lengths.values()))
+    def weights(self, batch: Mapping[str, Any]) -> None:
+        """Return None: each row counts once."""
+        return

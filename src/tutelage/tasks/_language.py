@@ -85,6 +85,16 @@ def mask_of(batch: Mapping[str, Any], name: str) -> Tensor | None:
     return mask.float()
 
 
+def certain(counts: Tensor | None) -> Tensor:
+    """Return the weights of tokens, or raise `ShapeError` where nothing in a batch says which are real."""
+    if counts is None:
+        raise ShapeError(
+            "nothing in the batch says which tokens are compared with a teacher; expected 'attention_mask' or "
+            "'target_mask' of (batch, length)"
+        )
+    return counts
+
+
 def refuse(student: Any, task: str, endings: tuple[str, ...], reason: str, expected: str) -> None:
     """Raise `ModuleError` if the student is of an architecture that another task is for."""
     # A student that gives hidden states, or has adapters, holds the model it is made from as `model`.

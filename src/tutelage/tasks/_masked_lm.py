@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tutelage.distributions import HeadStates, Labels, Logits
-from tutelage.tasks._language import inputs_of, known, labels_of, mask_of, refuse, side_of
+from tutelage.tasks._language import certain, inputs_of, known, labels_of, mask_of, refuse, side_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class MaskedLM:
     """
 
     name: ClassVar[str] = "masked_lm"
+    compares_rows: ClassVar[bool] = False
 
     def check(self, student: Any) -> None:
         """Raise `ModuleError` for a network that cannot look ahead, or has no distribution over tokens."""
@@ -52,10 +53,10 @@ class MaskedLM:
         labels = labels_of(batch)
         return (None, None) if labels is None else known(labels)
 
-    def weights(self, batch: Mapping[str, Any]) -> Tensor | None:
+    def weights(self, batch: Mapping[str, Any]) -> Tensor:
         """Return which predictions count without a label: the target mask, else hidden tokens, else real ones."""
         mask = mask_of(batch, "target_mask")
         if mask is not None:
             return mask
         labels = labels_of(batch)
-        return mask_of(batch, "attention_mask") if labels is None else known(labels)[1]
+        return certain(mask_of(batch, "attention_mask")) if labels is None else known(labels)[1]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
-
-from torch import Tensor
 
 from tutelage.tasks._classification import Classification
 from tutelage.tasks._language import refuse
@@ -30,7 +27,3 @@ class SequenceClassification(Classification):
         others = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForTokenClassification")
         reason = "it does not give each text one class"
         refuse(student, self.name, others, reason, "a network such as ...ForSequenceClassification")
-
-    def weights(self, batch: Mapping[str, Any]) -> Tensor | None:
-        """Return None: every row counts in the terms without labels."""
-        return None

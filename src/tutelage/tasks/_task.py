@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -15,6 +15,9 @@ class Task(Protocol):
 
     `Classification` is one. All of its answers are about one micro-batch.
     """
+
+    compares_rows: ClassVar[bool]
+    """Whether each row of a batch is compared once; otherwise it is the tokens of the rows."""
 
     def check(self, student: Any) -> None:
         """Raise `ModuleError` if this network would be trained wrongly by this task."""
@@ -31,5 +34,5 @@ class Task(Protocol):
     def targets(self, batch: Mapping[str, Any]) -> tuple[Labels | None, Tensor | None]:
         """Return the labels, and 1 where there is one, 0 elsewhere; None and None for a batch without labels."""
 
-    def rows(self, batch: Mapping[str, Any]) -> int:
-        """Return how many rows are compared: what a term without labels counts."""
+    def weights(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """Return the weight of everything that is compared in terms without labels; None if each row counts once."""

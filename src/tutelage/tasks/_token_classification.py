@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tutelage.distributions import HeadStates, Labels, Logits
-from tutelage.tasks._language import inputs_of, known, labels_of, mask_of, refuse, side_of
+from tutelage.tasks._language import certain, inputs_of, known, labels_of, mask_of, refuse, side_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class TokenClassification:
     """
 
     name: ClassVar[str] = "token_classification"
+    compares_rows: ClassVar[bool] = False
 
     def check(self, student: Any) -> None:
         """Raise `ModuleError` for a network that predicts tokens, or one class for the whole text."""
@@ -53,7 +54,7 @@ class TokenClassification:
         labels = labels_of(batch)
         return (None, None) if labels is None else known(labels)
 
-    def weights(self, batch: Mapping[str, Any]) -> Tensor | None:
+    def weights(self, batch: Mapping[str, Any]) -> Tensor:
         """Return which tokens count without a label: the target mask, else the tokens that are real."""
         mask = mask_of(batch, "target_mask")
-        return mask_of(batch, "attention_mask") if mask is None else mask
+        return certain(mask_of(batch, "attention_mask")) if mask is None else mask

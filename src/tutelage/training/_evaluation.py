@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.distributions import Logits
-from tutelage.divergences import ForwardKL
-from tutelage.execution import divergence, exact_dtype
+from tutelage.distributions import HeadStates, Logits
+from tutelage.execution import divergence, exact_dtype, likeliest
 from tutelage.model import DistillationModel
 
 
@@ -25,24 +24,25 @@ class Evaluation:
         """Add one batch."""
         for name, count in self.model.term_counts(batch).items():
             self._add(name, outputs["parts"][name].to(count) * count, count)
-        logits = outputs.get("logits")
-        if logits is None:
-            return
-        guess = logits.argmax(-1)
-        labels, known = self.model.task.targets(batch)
+        side, labels, known = outputs["student"], *self.model.task.targets(batch)
+        guess = likeliest(side)
         if labels is not None and known is not None:
             self._add("accuracy", ((guess == labels.targets) * known).sum(), known.sum())
-        teachers = outputs["teacher_logits"]
-        for name, side in teachers.items():
-            teacher = side.values if isinstance(side, Logits) else side
-            if not isinstance(teacher, Tensor):
+            if not self.model.task.compares_rows:
+                self._add("nll", divergence(side, labels, token_weights=known, reduction="sum"), known.sum())
+        counts = self.model.task.weights(batch)
+        weights = torch.ones_like(guess, dtype=torch.float32) if counts is None else counts
+        vocabulary, teachers = self.model.vocabulary, outputs["teachers"]
+        for name, teacher in teachers.items():
+            if not isinstance(teacher, (Tensor, Logits, HeadStates)):
                 continue
             suffix = _suffix(name, len(teachers))
-            rows = torch.full_like(guess, 1, dtype=torch.float32).sum()
-            distance = divergence(logits, side, ForwardKL(), vocabulary=self.model.vocabulary, reduction="sum")
-            self._add("kl" + suffix, distance, rows)
-            if self.model.vocabulary is None:
-                self._add("agreement" + suffix, (guess == teacher.argmax(-1)).sum(), rows)
+            distance = divergence(side, teacher, token_weights=weights, vocabulary=vocabulary, reduction="sum")
+            self._add("kl" + suffix, distance, weights.sum())
+            if vocabulary is None or vocabulary.is_prefix:
+                columns = None if vocabulary is None else vocabulary.length
+                same = likeliest(side, columns) == likeliest(teacher, columns)
+                self._add("agreement" + suffix, (same * weights).sum(), weights.sum())
 
     def metrics(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the means over all rows of all ranks. What no row had (no labels, say) is left out."""
@@ -63,7 +63,7 @@ def reserved_names(model: DistillationModel) -> set[str]:
     """Return the names in a log that no term may have."""
     suffixes = [_suffix(name, len(model.teachers)) for name in model.teachers]
     measured = {what + suffix for what in ("agreement", "kl") for suffix in ["", *suffixes]}
-    return {"accuracy", "epoch", "grad_norm", "learning_rate", "loss", "step", *measured}
+    return {"accuracy", "epoch", "grad_norm", "learning_rate", "loss", "nll", "step", *measured}
 
 
 def _suffix(teacher: str, teachers: int) -> str:

@@ -24,7 +24,7 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutp
 from tutelage.errors import InfiniteDivergenceError, InputError, NonFiniteError, ParameterError
 from tutelage.model import DistillationModel
 from tutelage.objective import Objective
-from tutelage.tasks import Task
+from tutelage.tasks import Task, batch_length
 from tutelage.teachers import LiveTeacher
 from tutelage.training._arguments import checked_arguments
 from tutelage.training._callbacks import Interruptible
@@ -273,7 +273,7 @@ class DistillationTrainer(transformers.Trainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**inputs)
-            rows = self.distillation.task.rows(inputs)
+            rows = batch_length(inputs)
             own = self._own_rows(rows)
             if own == rows:
                 self._evaluation.add(outputs, inputs)
