@@ -92,10 +92,11 @@ class Data:
     features: tuple[str, ...] | None = None
     omitted: tuple[int, ...] = ()
 
-    def digest(self) -> str:
-        """Return the sha256 of what a teacher is fitted on: inputs, labels and names of classes."""
+    def digest(self, *, of_all: bool = False) -> str:
+        """Return the sha256 of what a teacher is fitted on, inputs, labels and names of classes; or of all parts."""
         digest = hashlib.sha256(repr((self.classes, self.shape)).encode())
-        digest.update(self.fit.labels.numpy().tobytes())
-        for batch in self.fit.batches(256):
-            digest.update(batch.contiguous().numpy().tobytes())
+        for rows in (self.fit, self.train, self.test) if of_all else (self.fit,):
+            digest.update(repr(len(rows)).encode() + rows.labels.numpy().tobytes())
+            for batch in rows.batches(256):
+                digest.update(batch.contiguous().numpy().tobytes())
         return digest.hexdigest()

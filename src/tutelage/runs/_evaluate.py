@@ -27,7 +27,7 @@ def evaluate(folder: str | Path) -> dict[str, Any]:
     if not done:
         raise RunFolderError(f"no network in {folder} is trained to its end; resume the run first")
     data = data_of(load(run_folder.recipe))
-    if data.digest() != known["data"]:
+    if data.digest(of_all=True) != known["data"]:
         raise DataError(f"the data changed since the run in {folder}; expected the same rows and labels")
     networks = {arm: load_model(arm.model) for arm in done}
     teacher = load_model(run_folder.teacher.model) if run_folder.teacher.done else None

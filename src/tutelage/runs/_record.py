@@ -47,7 +47,7 @@ def record(plan: Plan) -> dict[str, Any]:
         "features": None if data.features is None else list(data.features),
         "rows": plan.rows,
         "omitted": list(data.omitted),
-        "data": data.digest(),
+        "data": data.digest(of_all=True),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
     }

@@ -104,7 +104,7 @@ def _resumed(place: Path, tell: OnEvent) -> Plan:
     run_folder = RunFolder.open(place)
     known = read_json(run_folder.record, keys=("recipe", "data", "seconds"))
     plan = prepare(load(run_folder.recipe), place, str(known["recipe"]))
-    if plan.data.digest() != known["data"]:
+    if plan.data.digest(of_all=True) != known["data"]:
         raise DataError(
             f"the data changed since the run in {place} was started; expected the same rows and labels: start a new run"
         )

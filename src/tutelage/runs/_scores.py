@@ -77,22 +77,20 @@ def best_bias(logits: Tensor, labels: Tensor, chosen: int) -> float:
     own = values[:, chosen].clone()
     values[:, chosen] = -math.inf
     other, guess = values.max(-1)
-    margins, order = (other - own).sort()
     # What a row adds when the constant passes its margin: it becomes right, stops being so, or was wrong and stays so.
     gained = (labels == chosen).long() - (guess == labels).long()
-    right = torch.cat([torch.zeros(1, dtype=torch.int64), gained[order].cumsum(0)])
+    margins, places = (other - own).unique(return_inverse=True)
+    at_once = torch.zeros(len(margins), dtype=torch.int64).index_add_(0, places, gained)
+    right = [0, *at_once.cumsum(0).tolist()]
     edges = [-math.inf, *margins.tolist(), math.inf]
-    best = int(right.max())
     intervals: list[list[float]] = []
-    previous_was_best = False
-    for place, value in enumerate(right.tolist()):
-        if value == best and previous_was_best:
+    for place, value in enumerate(right):
+        if value < max(right):
+            continue
+        if intervals and intervals[-1][1] == edges[place]:
             intervals[-1][1] = edges[place + 1]
-        elif value == best and edges[place] < edges[place + 1]:
+        else:
             intervals.append([edges[place], edges[place + 1]])
-        # Rows with one margin are passed at once: the interval between them is empty, and ends nothing.
-        if edges[place] < edges[place + 1]:
-            previous_was_best = value == best
     low, high = max(intervals, key=lambda interval: interval[1] - interval[0])
     if math.isfinite(low) and math.isfinite(high):
         return (low + high) / 2
