@@ -5,6 +5,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from tutelage.cli import main
+
 
 @dataclass(frozen=True)
 class Done:
@@ -33,6 +35,15 @@ def tutelage(*words, cwd, python=(), seconds=120, **variables):
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def tutelage_here(*words, cwd, capfd, monkeypatch):
+    """Run `tutelage WORDS` in this process, where torch is loaded already: what it says and its code are the same."""
+    monkeypatch.chdir(cwd)
+    capfd.readouterr()
+    code = main([str(word) for word in words])
+    captured = capfd.readouterr()
+    return Done(code, captured.out, captured.err)
 
 
 def refused(done, code, *said):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -23,6 +26,11 @@ def put(text: str) -> None:
 def put_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write data for programs. NaN and infinity are no JSON: `allow_nan` would write them all the same."""
     put(json.dumps(value, indent=2, allow_nan=False))
+
+
+def say_next(*words: str, remark: str = "") -> None:
+    """Name the next command, as it can be typed here: in a virtual environment that is not active, with its path."""
+    say(f"next: {shlex.join([_program(), *words])}{'     # ' + remark if remark else ''}")
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: str = "", width: int | None = None) -> str:
@@ -55,6 +63,15 @@ def width_of(stream: Any) -> int | None:
 def is_terminal() -> bool:
     """Return whether talk goes to a terminal, where a line may be drawn again."""
     return sys.stderr.isatty()
+
+
+def _program() -> str:
+    found, here = shutil.which("tutelage"), Path(sys.executable).parent / "tutelage"
+    if found is not None and Path(found).absolute() == here.absolute():
+        return "tutelage"
+    if not here.is_file():
+        return "tutelage"
+    return os.path.relpath(here) if here.is_relative_to(Path.cwd()) else str(here)
 
 
 def _line(stream: Any, text: str) -> None:

@@ -11,21 +11,27 @@ from tutelage.cli._console import is_terminal, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 EVERY_SECONDS = 10.0
-EVERY_SHARE = 0.1
+PARTS = 10
+"""A log gets a line for every tenth of the steps, and where these are slow, every so many seconds."""
 
 
 class Reporter:
-    """Says how far training is. steps: of all networks together."""
+    """Says how far a run is, by the steps of all networks together."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.steps = 0
-        self.done_before = 0
+        self.total = 0
+        self.before = 0
+        """The steps of the networks that are done."""
+        self.skipped = 0
+        """The steps that an earlier session did: they took no time in this one."""
         self.started = self.spoken = clock()
-        self.spoken_at = 0.0
+        self.spoken_at = 0
         self.bar: Bar | None = None
+        self.task: TaskID | None = None
 
     def __enter__(self) -> Reporter:
         if is_terminal():
@@ -39,48 +45,61 @@ class Reporter:
             self.bar.stop()
 
     def say(self, text: str) -> None:
-        """Write a line above the bar, if there is one."""
-        if self.bar is None or not self.bar.live.is_started:
-            say(text)
-        else:
+        """Write a line, above the bar if there is one."""
+        if self.bar is not None and self.task is not None:
             self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(text)
 
-    def begin(self, steps: int) -> None:
-        """Start counting: this many steps for all networks together."""
-        self.steps = steps
+    def begin(self, total: int) -> None:
+        """Start counting; total: the steps that are known so far."""
+        self.total = total
         self.started = self.spoken = self.clock()
         if self.bar is not None:
-            self.bar.add_task("", total=max(1, steps), numbers="")
+            self.task = self.bar.add_task("", total=total, numbers="")
             self.bar.start()
 
-    def step(self, name: str, step: int, steps: int, numbers: Mapping[str, float]) -> None:
-        """Take note of a step of one network."""
-        done = self.done_before + step
-        told = ", ".join(f"{key} {value:.3g}" for key, value in numbers.items())
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=done, description=name, numbers=told)
-            return
-        now, share = self.clock(), done / max(1, self.steps)
-        if now - self.spoken < EVERY_SECONDS and share - self.spoken_at < EVERY_SHARE:
-            return
-        left = (now - self.started) * (1 - share) / share if share else 0.0
-        rest = f", about {duration(left)} left" if share < 1 else ""
-        say(f"  {share:4.0%}  {name}, step {step:,} of {steps:,}: {told}{rest}")
-        self.spoken, self.spoken_at = now, share
+    def extend(self, steps: int) -> None:
+        """Add steps to the total: only at its start is it known whether a teacher has to be fitted."""
+        self.total += steps
+        self._move(total=self.total)
 
-    def finish(self, name: str, steps: int, text: str) -> None:
-        """Say that one network is done."""
-        self.done_before += steps
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done_before, description=name)
+    def start(self, name: str, resumed_at: int) -> None:
+        """Take note that a network begins to train, at a step that an earlier session came to."""
+        if resumed_at:
+            self.skipped += resumed_at
+            self.say(f"  {name}: goes on at step {resumed_at:,}")
+        self._move(completed=self.before + resumed_at, description=name, numbers="")
+
+    def step(self, name: str, step: int, steps: int, numbers: Mapping[str, float]) -> None:
+        """Take note of a step of a network."""
+        done, told = self.before + step, ", ".join(f"{key} {value:.3g}" for key, value in numbers.items())
+        self._move(completed=done, description=name, numbers=told)
+        now, tenth = self.clock(), PARTS * done // max(1, self.total)
+        if self.bar is not None or (now - self.spoken < EVERY_SECONDS and tenth <= self.spoken_at):
+            return
+        left = (now - self.started) * (self.total - done) / max(1, done - self.skipped)
+        rest = f"; about {duration(left)} left" if done < self.total else ""
+        say(f"  {done / max(1, self.total):4.0%}  {name}, step {step:,} of {steps:,}: {told}{rest}")
+        self.spoken, self.spoken_at = now, tenth
+
+    def finish(self, name: str, steps: int, text: str, *, earlier: bool) -> None:
+        """Say that a network is done; earlier: it was so before this session."""
+        self.before += steps
+        self.skipped += steps if earlier else 0
+        self._move(completed=self.before, description=name, numbers="")
         self.say(f"  {name}: {text}")
+
+    def _move(self, **changes: Any) -> None:
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, **changes)
 
 
 def duration(seconds: float) -> str:
     """Return a time as people say it.
 
     >>> duration(41.2), duration(80), duration(7300)
-    ('41 s', '1 min 20 s', '2 h 2 min')
+    ('41 s', '1 min 20 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import typer
 
-from tutelage.cli._console import put, put_json, say
+from tutelage.cli._console import put, put_json, say, say_next
 from tutelage.cli._describe import describe
 from tutelage.cli._lists import KINDS, shown
 from tutelage.config import RecipeError, json_schema, load, recipe_path
@@ -31,7 +30,7 @@ def validate(source: str, overrides: Sequence[str], *, as_json: bool) -> None:
         return
     put(f"{source} is valid")
     say(describe(recipe))
-    say(f"next: {shlex.join(['tutelage', 'train', source, *overrides])}")
+    say_next("train", source, *overrides)
 
 
 def init(name: str, file: Path | None) -> None:
@@ -42,7 +41,7 @@ def init(name: str, file: Path | None) -> None:
         target = target / source.name
     _write_new(target, source.read_text("utf-8"))
     put(str(target))
-    say(f"next: {shlex.join(['tutelage', 'train', str(target)])}")
+    say_next("train", str(target))
 
 
 def ls(what: str | None, *, as_json: bool) -> None:
@@ -55,7 +54,8 @@ def ls(what: str | None, *, as_json: bool) -> None:
         put(("\n" if place else "") + kind)
         put(shown(entries))
     if what in (None, "recipes"):
-        say(f"\nnext: tutelage init {lists['recipes'][0]['name']}")
+        say()
+        say_next("init", lists["recipes"][0]["name"])
 
 
 def schema(out: Path | None) -> None:

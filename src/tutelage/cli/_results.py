@@ -2,54 +2,76 @@
 
 from __future__ import annotations
 
-import shlex
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tutelage.cli._console import put, put_json, say, table
-from tutelage.run_folder import BASELINE, STUDENT, TEACHER, RunFolder
+import typer
+
+from tutelage.cli._console import put, put_json, say, say_next, table
+from tutelage.cli._exits import CHECK_FAILED
+from tutelage.run_folder import BASELINE, STUDENT, TEACHER, RunFolder, read_json
 
 ARMS = (TEACHER, STUDENT, BASELINE)
 
 
 def summary(scores: Mapping[str, Any]) -> str:
-    """Return the scores of a run, by arm and metric, as the table that a run ends with."""
+    """Return the scores of a run, as in its scores.json, as the table that a run ends with."""
     arms = [arm for arm in ARMS if arm in scores]
-    many = any(len(scores[arm]["errors"]["values"]) > 1 for arm in arms)
-    rows = [["", "errors", "of", "accuracy", "parameters"]]
+    rows = [["", f"errors of {scores[arms[0]]['rows']['mean']:,.0f}", "accuracy", "parameters"]]
     for arm in arms:
-        told = scores[arm]
-        errors, spread = told["errors"]["mean"], told["errors"]["std"]
-        shown = f"{errors:.1f} ± {spread:.1f}" if len(told["errors"]["values"]) > 1 else f"{errors:g}"
-        shares = f"{told['accuracy']['mean']:.1%}"
-        rows.append([arm, shown, f"{told['rows']['mean']:,.0f}", shares, f"{told['parameters']['mean']:,.0f}"])
-    lines = [table(rows, right=(1, 2, 3, 4), indent="  ")]
-    if many:
-        lines.append("  (mean and standard deviation over seeds)")
-    gap = scores.get("gap_closed")
-    if gap is not None:
-        lines.append(f"  Distilling closed {_mean(gap):.0%} of the gap between baseline and teacher.")
+        errors, accuracy, parameters = (scores[arm][metric] for metric in ("errors", "accuracy", "parameters"))
+        rows.append([arm, _spread(errors), f"{accuracy['mean']:.1%}", f"{parameters['mean']:,.0f}"])
+    lines = [table(rows, right=(1, 2, 3), indent="  ")]
+    seeds = len(scores[arms[-1]]["errors"]["values"])
+    if seeds > 1:
+        lines.append(f"  (mean ± standard deviation of {seeds} seeds; the teacher is one)")
+    if "gap_closed" in scores:
+        closed = scores["gap_closed"]["mean"]
+        lines.append(f"\n  Distilling closed {closed:.0%} of the gap between baseline and teacher.")
+    for name, told in scores.get("omitted", {}).items():
+        lines += ["", _omitted(name, told)]
     return "\n".join(lines)
 
 
-def _mean(value: Any) -> float:
-    return float(value["mean"] if isinstance(value, Mapping) else value)
+def _spread(told: Mapping[str, Any]) -> str:
+    return f"{told['mean']:g}" if told["std"] is None else f"{told['mean']:.1f} ± {told['std']:.1f}"
+
+
+def _omitted(name: str, told: Mapping[str, Any]) -> str:
+    """Return what is known of a class that the student never saw."""
+    rows = [[f"class {name}, which the student never saw", "known", "with its bias set"]]
+    for arm in (arm for arm in ARMS if arm in told):
+        of = told[arm]["rows"]["mean"]
+        rows.append([arm, *(f"{told[arm][key]['mean'] / of:.1%}" for key in ("known", "known_with_bias"))])
+    return table(rows, right=(1, 2), indent="  ")
 
 
 def evaluate(run: Path, *, as_json: bool) -> None:
-    """Carry out `tutelage evaluate`."""
+    """Carry out `tutelage evaluate`. A model that no longer scores what was recorded of it fails the check."""
     folder = RunFolder.open(run)
     say(f"evaluating the networks in {run} on the held-out rows ...")
     from tutelage.runs import evaluate
 
+    before = read_json(folder.scores) if folder.scores.is_file() else {}
     scores = evaluate(folder.path)
     if as_json:
         put_json(scores)
     else:
         put(summary(scores))
-    say(f"next: {shlex.join(['tutelage', 'report', str(run)])}")
+    changed = [
+        f"{arm} {before[arm]['errors']['values']} -> {scores[arm]['errors']['values']}"
+        for arm in ARMS
+        if arm in before and before[arm]["errors"]["values"] != scores[arm]["errors"]["values"]
+    ]
+    if changed:
+        say(
+            f"tutelage: not the errors that were recorded: {', '.join(changed)}. The models are not the ones that were "
+            "trained, or this machine computes otherwise; what was found now is recorded"
+        )
+        raise typer.Exit(CHECK_FAILED)
+    say_next("report", str(run))
 
 
 def report(run: Path, *, show: bool) -> None:
@@ -63,4 +85,4 @@ def report(run: Path, *, show: bool) -> None:
     if show and not webbrowser.open(page.absolute().as_uri()):
         say("no browser was found; open the page by hand")
     if not show:
-        say(f"next: {shlex.join(['tutelage', 'report', str(run), '--open'])}")
+        say_next("report", str(run), "--open")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import typer
 
-from tutelage.cli._console import put, put_json, say
+from tutelage.cli._console import put, put_json, say, say_next
 from tutelage.cli._describe import describe
 from tutelage.cli._exits import INTERRUPTED
 from tutelage.cli._folders import new_folder
@@ -29,8 +28,8 @@ def demo(out: Path | None, seeds: int | None) -> None:
     say(describe(recipe, folder))
     say(f"This takes about {20 + 15 * len(recipe.training.seed_list)} seconds on two cores. Ctrl-C stops it safely.")
     _needs_report()
-    _carry_out(recipe, DEMO, folder, resume=False, report=True, as_json=False)
-    say(f"next: {shlex.join(['tutelage', 'init', DEMO, 'mine.yaml'])}     # a copy of this recipe, to change it")
+    _carry_out(recipe, DEMO, folder, report=True, as_json=False)
+    say_next("init", DEMO, "mine.yaml", remark="a copy of this recipe, to change it")
 
 
 def train(
@@ -53,15 +52,15 @@ def train(
         name = Path(source).stem
         folder = new_folder(name, out)
     say(f"{name}: {recipe.description}" if recipe.description else name)
-    say(describe(recipe, folder))
     if dry_run:
-        _plan(recipe, folder, as_json=as_json)
-        say(f"next: {shlex.join(['tutelage', 'train', *_again(source, overrides, out, resume)])}")
+        _plan(recipe, name, folder, as_json=as_json)
+        say_next("train", *_again(source, overrides, out, resume))
         return
+    say(describe(recipe, folder))
     if report:
         _needs_report()
-    _carry_out(recipe, name, folder, resume=resume is not None, report=report, as_json=as_json)
-    say(f"next: {shlex.join(['tutelage', 'report', str(folder), *(['--open'] if report else [])])}")
+    _carry_out(None if resume is not None else recipe, name, folder, report=report, as_json=as_json)
+    say_next("report", str(folder), *(["--open"] if report else []))
 
 
 def _stopped(source: str | None, out: Path | None, resume: Path) -> tuple[Recipe, str, Path]:
@@ -95,27 +94,29 @@ def _needs_report() -> None:
         )
 
 
-def _plan(recipe: Recipe, folder: Path, *, as_json: bool) -> None:
+def _plan(recipe: Recipe, name: str, folder: Path, *, as_json: bool) -> None:
     say("loading PyTorch and the data ...")
-    from tutelage.cli._watching import plan_lines
     from tutelage.runs import prepare
 
-    plan = prepare(recipe, folder)
+    plan = prepare(recipe, folder, name)
     if as_json:
-        put_json(plan_lines(plan))
+        put_json(plan.summary())
     else:
         put(str(plan))
 
 
-def _carry_out(recipe: Recipe, name: str, folder: Path, *, resume: bool, report: bool, as_json: bool) -> None:
-    """Train, show the scores, build the report. An interruption says how to go on, and ends the command."""
+def _carry_out(recipe: Recipe | None, name: str, folder: Path, *, report: bool, as_json: bool) -> None:
+    """Train, show the scores, build the report. An interruption says how to go on, and ends the command.
+
+    recipe: None to go on with the run in the folder.
+    """
     say("loading PyTorch and the data ...")
     try:
         from tutelage.cli._watching import Watcher
         from tutelage.runs import run
 
         with Watcher() as watcher:
-            run(recipe, folder, resume=resume, on_event=watcher)
+            run(recipe, folder, name=name, resume=recipe is None, on_event=watcher)
         if not watcher.interrupted:
             _show(folder, report=report, as_json=as_json)
             return
@@ -144,7 +145,7 @@ def _show(folder: Path, *, report: bool, as_json: bool) -> None:
 
 def _say_how_to_go_on(folder: Path) -> None:
     if RunFolder(folder).record.is_file():
-        say(f"Stopped. What is done is kept in {folder}.")
-        say(f"next: {shlex.join(['tutelage', 'train', '--resume', str(folder)])}")
+        say(f"Stopped. What is done, and a checkpoint of what is not, is saved in {folder}.")
+        say_next("train", "--resume", str(folder))
     else:
         say("Stopped before anything was written.")
