@@ -172,7 +172,7 @@ def test_colour_images(run):
     save_file({"inputs": inputs, "labels": labels}, run / "test.safetensors")
     text = text_of(run)
     assert 'class="ink"' not in text
-    assert "ink on paper" not in text
+    assert "ink of the page" not in text
     assert len(list((run / "report").glob("example-*.png"))) == text.count("Test row ")
 
 

@@ -96,9 +96,7 @@ def of(run, arm, key):
 def test_the_table_is_mean_and_deviation_of_the_files(run, page, title, key, form):
     def cell(arm):
         values = of(run, arm, key)
-        mean = statistics.mean(values)
-        whole = key == "errors" and mean == round(mean)
-        return form(mean, statistics.stdev(values)).replace(".0 ±", " ±" if whole else ".0 ±")
+        return form(statistics.mean(values), statistics.stdev(values))
 
     teacher, student, baseline = page.line(title)
     assert (student, baseline) == (cell("student"), cell("baseline"))

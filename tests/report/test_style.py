@@ -1,5 +1,6 @@
 """The palettes: read as text on their paper, told apart by everyone, and alone in the pictures."""
 
+import json
 import re
 from itertools import combinations, pairwise
 
@@ -13,7 +14,7 @@ from tutelage.report._answers import matrix
 from tutelage.report._reliability import calibration
 from tutelage.report._run import read_run
 from tutelage.report._style import DARK, LIGHT, Picture, darkened, end_labels, figure, style
-from tutelage.report._words import METRICS
+from tutelage.report._words import METRICS, headline
 
 # Machado, Oliveira, Fernandes 2009, severity 1: what is seen without one kind of cone, in linear RGB.
 BLINDNESS = {
@@ -111,3 +112,13 @@ def test_labels_at_the_end_do_not_touch():
         boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
     assert [text.get_text() for text in axes.texts] == ["three", "one", "two"]
     assert all(lower.y1 <= upper.y0 + 1 for lower, upper in pairwise(boxes))
+
+
+def test_the_headline_of_a_class_left_out_is_that_of_the_files(made):
+    scores = [
+        json.loads((made / f"seed-{seed}" / "student" / "scores.json").read_text())["omitted"]["3"] for seed in (0, 1)
+    ]
+    shares = [round(50 * sum(one[key] / one["rows"] for one in scores)) for key in ("known", "known_with_bias")]
+    assert shares[0] < shares[1]
+    title = headline(read_run(made)).title.replace("\xa0", " ")
+    assert title == f"The student never saw a “3”, and knows {shares[0]} % of them, {shares[1]} % with its bias set"

@@ -23,7 +23,9 @@ _WANTED = (
 
 def loss_terms(run: Run) -> list[Picture]:
     """Return one panel for each term of the loss, with the arms that have it."""
-    names = dict.fromkeys(name for role in (STUDENT, BASELINE) for name in terms(run.logs(role)))
+    of_student, of_baseline = terms(run.logs(STUDENT)), terms(run.logs(BASELINE))
+    # What only the student is taught comes first: it is what the run is about.
+    names = dict.fromkeys([*(name for name in of_student if name not in of_baseline), *of_student, *of_baseline])
     pictures: list[Picture] = []
     for name in names:
         curves = _of(run, name)

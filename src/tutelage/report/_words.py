@@ -67,7 +67,7 @@ def spread_text(spread: Spread, metric: Metric) -> str:
         return mean
     if metric.percent:
         return f"{mean.removesuffix(PERCENT)} ± {100 * spread.deviation:.1f}{PERCENT}"
-    return f"{mean} ± {spread.deviation:.{metric.digits}f}"
+    return f"{spread.mean:,.{metric.digits}f} ± {spread.deviation:,.{metric.digits}f}"
 
 
 def share_closed(run: Run) -> float | None:
@@ -119,7 +119,7 @@ def headline(run: Run) -> Headline:
     for key in left_out_classes(run):
         found = _left_out(run, key)
         if found is not None:
-            return Headline(found.title, f"{found.text} {text}")
+            return Headline(found.title, f"{found.text} {text}".strip())
     return Headline(_title(run, baseline, teacher), text)
 
 
@@ -142,12 +142,11 @@ def _left_out(run: Run, key: str) -> Headline | None:
     student, baseline = shares_known(run, STUDENT, key), shares_known(run, BASELINE, key)
     if student is None:
         return None
-    title = f"The student never saw a “{key}”, and knows {whole_percent(student[1])} of them"
-    text = (
-        f"It knows {whole_percent(student[0])} as it is, {whole_percent(student[1])} with the bias of that class set."
-    )
+    as_it_is, with_bias = (whole_percent(share) for share in student)
+    title = f"The student never saw a “{key}”, and knows {as_it_is} of them, {with_bias} with its bias set"
+    text = ""
     if baseline is not None:
-        text += f" Without the teacher {whole_percent(baseline[0])} and {whole_percent(baseline[1])}."
+        text = f"Without the teacher it knows {whole_percent(baseline[0])} and {whole_percent(baseline[1])}."
     return Headline(title, text)
 
 
