@@ -90,10 +90,7 @@ class _Call:
 
     def inputs(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the student's tensors, which may need gradients."""
-        student = self.plan.student
-        if isinstance(student, HeadStates):
-            return student.hidden, student.weight, student.bias
-        return student.values, None, None
+        return _inputs(self.plan.student)
 
     def coefficients(self) -> Tensor:
         """Return what multiplies the divergences of all rows in the sum (J, N)."""
@@ -183,10 +180,16 @@ def _save(ctx: Any, call: _Call) -> None:
     ctx.save_for_backward(*(None if tensor.is_inference() else tensor for tensor in tensors))
 
 
-def _saved(ctx: Any) -> _Call:
+def _saved(ctx: Any) -> tuple[Tensor, ...]:
     pairs = zip(ctx.saved_tensors, ctx.kept, strict=True)
-    call: _Call = put_back(ctx.call, tuple(kept if saved is None else saved for saved, kept in pairs))
-    return call
+    return tuple(kept if saved is None else saved for saved, kept in pairs)
+
+
+def _inputs(student: Logits | HeadStates) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the student's tensors, which may need gradients."""
+    if isinstance(student, HeadStates):
+        return student.hidden, student.weight, student.bias
+    return student.values, None, None
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -210,15 +213,16 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, _grad_values: Tensor) -> tuple[Tensor | None, ...]:
-        call = _saved(ctx)
+        tensors = _saved(ctx)
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             # A second backward through a retained graph: the buffers of the first one belong to its caller.
-            needs = ctx.needs_input_grad[1:]
-            _, gradients = call.run(call.coefficients() / ctx.scale, needs)
+            call: _Call = put_back(ctx.call, tensors)
+            _, gradients = call.run(call.coefficients() / ctx.scale, ctx.needs_input_grad[1:])
+        inputs = _inputs(put_back(ctx.call.plan.student, tensors))
         with torch.no_grad():
-            scaled = _scaled(gradients, grad_loss * ctx.scale, call.inputs())
-        return None, *_once(scaled, call.inputs())
+            scaled = _scaled(gradients, grad_loss * ctx.scale, inputs)
+        return None, *_once(scaled, inputs)
 
 
 class _Rows(torch.autograd.Function):
@@ -230,7 +234,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor | None, ...]:
-        call = _saved(ctx)
+        call: _Call = put_back(ctx.call, _saved(ctx))
         with torch.no_grad():
             weighted = (call.weights() * grad_rows)[None]
             scale = _power_of_two_above(weighted)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -31,14 +31,21 @@ def put_back(value: Any, tensors: Sequence[Tensor]) -> Any:
 
 
 def _rebuild(value: Any, visit: Callable[[Any], Any]) -> Any:
+    """Return a copy with all parts visited, or the value itself where no part has changed: most hold no tensors."""
     if isinstance(value, (list, tuple)):
-        return type(value)(visit(part) for part in value)
+        parts = [visit(part) for part in value]
+        return value if all(map(is_, parts, value)) else type(value)(parts)
     if isinstance(value, dict):
-        return {key: visit(part) for key, part in value.items()}
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        items = {key: visit(part) for key, part in value.items()}
+        return value if all(map(is_, items.values(), value.values())) else items
+    fields = getattr(type(value), "__dataclass_fields__", None)
+    if fields is None:
+        return value
+    changed = {name: part for name in fields if (part := visit(old := getattr(value, name))) is not old}
+    if not changed:
         return value
     # A copy of the fields alone: checks in __post_init__ have passed, and slots are no tensors.
     clone = copy.copy(value)
-    for field in dataclasses.fields(value):
-        object.__setattr__(clone, field.name, visit(getattr(value, field.name)))
+    for name, part in changed.items():
+        object.__setattr__(clone, name, part)
     return clone
