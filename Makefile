@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: test lint types imports unit test-slow test-gpu docs bench clean help
+.PHONY: demo test lint types imports unit test-slow test-gpu docs bench clean help
 
 help:
+	@echo "make demo       distil a teacher of handwritten digits into a small student, with a report"
 	@echo "make test       ruff, mypy, import contracts, tests and docs examples"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
@@ -15,11 +16,15 @@ help:
 	@echo "make clean      remove the virtual environments and caches"
 
 $(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV), once: PyTorch and the rest take a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	@# torch first and alone, so that the platform's own build is taken and nothing replaces it afterwards.
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/tutelage demo
 
 test: lint types imports unit
 
