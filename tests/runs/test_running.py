@@ -103,6 +103,8 @@ def test_what_is_logged(finished):
         evaluations = [line for line in lines if "eval_accuracy" in line]
         assert [line["step"] for line in training] == list(range(1, 12))
         assert all(terms <= set(line) for line in training)
+        # An epoch of the student is 90 rows, one of the baseline its 15 labelled ones, in batches of 8.
+        assert training[-1]["epoch"] == pytest.approx(11 / (12 if arm == "student" else 2))
         assert [line["step"] for line in evaluations] == [4, 8, 11]
         scores = read_json(finished / "seed-0" / arm / "scores.json")
         # The log's last evaluation is of the network that was saved.
