@@ -48,8 +48,8 @@ def llama(seed=0, attention="eager", **changes):
 def gpt2(seed=0, attention="eager", **changes):
     torch.manual_seed(seed)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
-    off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    config = transformers.GPT2Config(**sizes, vocab_size=400, attn_implementation=attention, **off, **changes)
+    changes = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, **changes}
+    config = transformers.GPT2Config(**sizes, vocab_size=400, attn_implementation=attention, **changes)
     return _spread(transformers.GPT2LMHeadModel(config))
 
 

@@ -89,6 +89,16 @@ def test_a_boundary_within_a_token_of_the_whole():
     assert row["input_ids"].tolist() == [0, 1, 2]
 
 
+def test_no_space_comes_between_a_prompt_and_its_completion():
+    """Such a tokenizer would put one before a completion that is tokenised for itself."""
+    signs = tokenizers.models.BPE({"▁": 0, "a": 1, "b": 2, "</s>": 3}, [])
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(signs), eos_token="</s>")
+    made.backend_tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="always")
+    (row,) = encode([{"prompt": "a", "completion": "b"}], made, 16)
+    assert row["input_ids"].tolist() == [0, 1, 2, 3]
+    assert targets(row) == [2, 3]
+
+
 @pytest.mark.parametrize("length", [2, 3, 5, 64])
 def test_each_token_of_a_long_text_is_predicted_once(length):
     text = "import json, functools\n" * 3

@@ -113,6 +113,14 @@ def test_a_file_more_moves_no_other(library):
     assert set(map(str, before.test)) <= set(map(str, after.test))
 
 
+def test_another_name_moves_no_file(library):
+    before = python_source(0.3, library)
+    for file in sorted(library.glob("module_*.py")):
+        file.rename(file.with_name(f"renamed_{file.name}"))
+    after = python_source(0.3, library)
+    assert {row["text"] for row in after.test} == {row["text"] for row in before.test}
+
+
 def test_a_folder_without_source_is_named(tmp_path, refused):
     with refused(DataError, "0 Python files", "standard library"):
         python_source(root=tmp_path)

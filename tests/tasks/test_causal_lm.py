@@ -7,7 +7,7 @@ import torch
 import transformers
 
 import tutelage as tl
-from tiny_texts import SIZES, gpt2, gradients, llama, outcome
+from tiny_texts import SIZES, SOFT_AND_HARD, gpt2, gradients, llama, outcome
 from tutelage.data import CausalCollator, TokenRows
 from tutelage.data._token_rows import Document
 from tutelage.errors import CompatibilityError, DtypeError, ModuleError, ShapeError
@@ -130,6 +130,27 @@ def test_rows_without_labels_are_compared_with_the_teacher():
     assert out.parts["soft"] == labelled.parts["soft"]
     alone = outcome(TASK, student, teacher, collated(rows=[ROWS[1]]))
     assert out.parts["hard"].item() == pytest.approx(alone.parts["hard"].item(), rel=1e-5)
+
+
+def test_a_model_of_both_gives_the_same_however_rows_are_split():
+    """The micro-batches are of uneven length, and one of them has no label."""
+    rows = ROWS.with_labels([True, False, True])
+    student, teacher, whole = llama(1), llama(2), collated(rows=rows)
+    expected = outcome(TASK, student, teacher, whole)
+    wanted = gradients(student, expected.loss)
+    model = tl.DistillationModel(student, {"teacher": teacher}, tl.Objective(SOFT_AND_HARD), TASK)
+    assert {name: float(count) for name, count in model.term_counts(whole).items()} == {"soft": 10, "hard": 6}
+    batches = [collated(rows=[row]) for row in rows]
+    counts = [model.term_counts(batch) for batch in batches]
+    total = {name: sum(count[name] for count in counts) for name in SOFT_AND_HARD}
+    for split in ([whole], batches):
+        student.zero_grad()
+        found = [model(normalizer=total, **batch) for batch in split]
+        sum(out["loss"] for out in found).backward()
+        for name, part in expected.parts.items():
+            assert sum(out["parts"][name].item() for out in found) == pytest.approx(part.item(), rel=1e-5)
+        for one, parameter in zip(wanted, student.parameters(), strict=True):
+            assert torch.allclose(one, parameter.grad, rtol=1e-4, atol=1e-5 * one.abs().max().item())
 
 
 def test_a_batch_without_any_target_is_worth_nothing_and_trains_nothing():

@@ -84,6 +84,12 @@ def test_a_network_that_lets_documents_see_each_other_is_told():
         assert not network.training
 
 
+def test_a_network_is_asked_without_dropout_and_left_as_it_was():
+    network = gpt2(1, resid_pdrop=0.5).train()
+    assert leak_between_documents(network, collated([PACKED[0]], "mask")) is None
+    assert network.training
+
+
 def test_a_window_is_not_lost_to_a_mask():
     batch = collated(PACKED, "mask")
     assert "window of 4" in leak_between_documents(mistral(1, sliding_window=4, use_cache=False), batch)

@@ -60,12 +60,11 @@ class CausalCollator:
                     )
             batch["attention_mask"] = real.long()
             return batch
-        document = (batch["position_ids"] == 0).cumsum(1)
         if self.documents == "positions":
             # Padding without a mask is a document of its own, and not one for each of its tokens.
             batch["position_ids"] = torch.where(real, batch["position_ids"], _count_up(~real))
         else:
-            document = torch.where(real, document, 0)
+            document = (batch["position_ids"] == 0).cumsum(1)
             together = document[:, None, :, None] == document[:, None, None, :]
             earlier = torch.ones(length, length, dtype=torch.bool).tril()
             batch["attention_mask"] = torch.where(together & earlier, 0.0, _UNSEEN)
