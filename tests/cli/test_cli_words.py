@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from cli_process import environment
 
 from tutelage import errors
@@ -47,6 +48,15 @@ def test_every_error_has_its_code_and_one_message(error, code):
     if type(error) is RuntimeError:
         assert "RuntimeError: what nobody expected" in text
         assert "--debug" in text
+
+
+def test_memory_that_is_not_there_is_no_surprise():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    code, text = explain(caught.value)
+    assert code == 1
+    assert "memory of this machine" in text
+    assert explain(torch.OutOfMemoryError("CUDA out of memory"))[1] == text
 
 
 def test_columns_are_aligned_and_broken_where_the_terminal_ends():

@@ -55,8 +55,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.strerror is not None:
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return FAILED, f"{place}{error.strerror[:1].lower()}{error.strerror[1:]}; {_remedy(error)}"
-    if isinstance(error, MemoryError):
-        return FAILED, "the memory of this machine is not enough; try a smaller training.batch_size"
+    if isinstance(error, MemoryError) or _out_of_memory(error):
+        return FAILED, "the memory of this machine is not enough; try a smaller model or training.batch_size"
     name = type(error).__name__
     text = " ".join(str(error).split()) or "no message"
     return FAILED, f"{name}: {text}. tutelage did not expect this; --debug shows where it happened"
@@ -78,6 +78,12 @@ def _code(error: TutelageError) -> int:
     on_the_way = isinstance(error, (NonFiniteError, InfiniteDivergenceError))
     usable = not isinstance(error, (InputError, BackendError))
     return FAILED if on_the_way or usable else USAGE
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Return whether torch got no memory: it says so by a name of its own on a GPU, and in words on a CPU."""
+    words = "can't allocate memory" in str(error) and isinstance(error, RuntimeError)
+    return words or type(error).__name__ == "OutOfMemoryError"
 
 
 def _usage(error: TyperException) -> str:
