@@ -21,18 +21,20 @@ from tutelage.tasks import Classification, Task, batch_length, call
 from tutelage.teachers import LiveTeacher
 from tutelage.vocabulary import VocabularyMap
 
-# What trainers ask a model for, and the student knows.
+# What trainers ask a model for, and the student knows. Not its embeddings: accelerate would shard those, and the head,
+# as units of their own, and the head is read here and never called.
 _ASKED_OF_THE_STUDENT = frozenset(
     {
+        "_no_split_modules",
         "activation_checkpointing_disable",
         "activation_checkpointing_enable",
         "config",
         "enable_input_require_grads",
-        "get_input_embeddings",
         "gradient_checkpointing_disable",
         "gradient_checkpointing_enable",
         "hf_device_map",
         "main_input_name",
+        "tie_weights",
     }
 )
 

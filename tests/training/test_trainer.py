@@ -14,6 +14,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 import tutelage as tl
 from tutelage.errors import ModuleError, NonFiniteError, ParameterError, ShapeError
+from tutelage.models import HeadModel
+from tutelage.tasks import Classification
 from tutelage.training import DistillationTrainer, MetricsLog, MixingCollator, collate, last_checkpoint
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -96,10 +98,15 @@ def test_a_hugging_face_classifier(tmp_path):
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in student.state_dict().items())
 
 
-def test_a_causal_language_model_is_refused(tmp_path, refused):
-    config = transformers.GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2)
-    with refused(ModuleError, "GPT2LMHeadModel, a causal", "ForSequenceClassification"):
-        trainer_of(tmp_path, student=transformers.GPT2LMHeadModel(config))
+def test_a_language_model_is_no_classifier_of_rows(tmp_path, refused):
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    causal = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=9, **sizes))
+    tokens = transformers.BertForTokenClassification(transformers.BertConfig(vocab_size=9, **sizes))
+    for student in (causal, tokens, HeadModel(causal)):
+        with refused(ModuleError, "'classification': it says something of every token", "ForSequenceClassification"):
+            trainer_of(tmp_path, student=student, task=Classification())
+        with refused(ModuleError, "'classification'", r"CausalLM\(\)"):
+            tl.DistillationModel(student, {"teacher": network(2)}, OBJECTIVE)
 
 
 def test_bfloat16(tmp_path):
@@ -350,7 +357,11 @@ def test_tied_weights_are_saved_once_and_tied_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [({"label_smoothing_factor": 0.1}, "label_smoothing_factor"), ({"auto_find_batch_size": True}, "auto_find")],
+    [
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"auto_find_batch_size": True}, "auto_find"),
+        ({"neftune_noise_alpha": 5.0}, "neftune"),
+    ],
 )
 def test_arguments_that_would_change_the_objective(tmp_path, given, name, refused):
     with refused(ParameterError, name, "cannot be used for distillation: "):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tutelage.models._build import build_model, parameter_count
 from tutelage.models._files import ModelCard, load_model, load_weights, read_card, save_model
 from tutelage.models._head_model import HeadModel, check_head, language_model
-from tutelage.models._heads import FAMILIES, HeadParts, find_head, head_name, vocabulary_width
+from tutelage.models._heads import FAMILIES, HeadParts, find_head, head_name, is_sharded, vocabulary_width
 from tutelage.models._hub import load_pretrained
 from tutelage.models._lora import add_lora
 from tutelage.models._mlp import ACTIVATIONS, MLP, Standardised
@@ -27,6 +27,7 @@ __all__ = [
     "compare_tokenizers",
     "find_head",
     "head_name",
+    "is_sharded",
     "language_model",
     "load_model",
     "load_pretrained",

@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 # What trainers and users ask a language model for, and the wrapped one knows.
 _ASKED_OF_THE_MODEL = frozenset(
     {
+        "_no_split_modules",
         "activation_checkpointing_disable",
         "activation_checkpointing_enable",
         "config",
@@ -37,6 +38,7 @@ _ASKED_OF_THE_MODEL = frozenset(
         "is_gradient_checkpointing",
         "main_input_name",
         "save_pretrained",
+        "tie_weights",
     }
 )
 # They change what the model computes from hidden states, or add a loss; neither has a place here.

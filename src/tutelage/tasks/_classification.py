@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from tutelage.distributions import Distribution, HeadStates, Labels, Logits
-from tutelage.errors import DtypeError, ModuleError
+from tutelage.errors import DtypeError
 from tutelage.tasks._calling import first_logits
+from tutelage.tasks._language import refuse
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,13 @@ class Classification:
     not_inputs: ClassVar[tuple[str, ...]] = ("labels", "index")
 
     def check(self, student: Any) -> None:
-        """Raise `ModuleError` for a causal language model: its labels are shifted by one, and here they are not."""
-        for cls in type(student).__mro__:
-            if cls.__name__.endswith(("ForCausalLM", "LMHeadModel")):
-                raise ModuleError(
-                    f"the student is {type(student).__name__}, a causal language model; the task 'classification' does "
-                    "not shift its labels, so each position would be trained to repeat its own token. Expected a model "
-                    "that classifies rows, such as ...ForSequenceClassification; the task 'causal_lm' is not there yet"
-                )
+        """Raise `ModuleError` for a network with a distribution for each token: unshifted labels, padding that counts."""
+        others = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForTokenClassification")
+        reason = "it says something of every token, and here each row has one label and counts once"
+        expected = (
+            "a network that classifies rows, such as ...ForSequenceClassification, or its task, such as CausalLM()"
+        )
+        refuse(student, "classification", others, reason, expected)
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return everything but the labels and the rows' numbers."""

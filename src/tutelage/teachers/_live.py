@@ -16,7 +16,8 @@ class LiveTeacher:
     """A network that is only ever asked: frozen, in eval mode at every call, no graph, no part of the student.
 
     Not an `nn.Module` on purpose: whoever holds one does not save it, train it, or set its mode. The network is frozen
-    (`requires_grad_(False)`) and moved to where its inputs are. Errors: `ModuleError`, `TeacherError`.
+    (`requires_grad_(False)`) and moved to where its inputs are; one that accelerate has dispatched or offloaded stays
+    where it is, and brings its inputs there itself. Errors: `ModuleError`, `TeacherError`.
 
     >>> import torch
     >>> from tutelage.teachers import LiveTeacher
@@ -48,11 +49,23 @@ class LiveTeacher:
         device = next((value.device for value in inputs.values() if isinstance(value, Tensor)), None)
         parameter = next(self.module.parameters(), None)
         if device is not None and parameter is not None and parameter.device != device:
-            self.module.to(device)
+            self._move(device)
         # At every call: the mode of a module is anybody's to change.
         self.module.eval()
         with torch.no_grad():
             yield self.module
+
+    def _move(self, device: torch.device) -> None:
+        # How accelerate marks a module whose weights it brings to where they are needed.
+        if any(hasattr(module, "_hf_hook") for module in self.module.modules()):
+            return
+        missing = next((path for path, p in self.module.named_parameters() if p.device.type == "meta"), None)
+        if missing is not None and device.type != "meta":
+            raise TeacherError(
+                f"the teacher {type(self.module).__name__} has no weights: {missing!r} lies on the device 'meta'; "
+                "expected a network whose weights were loaded"
+            )
+        self.module.to(device)
 
 
 def _place(parameter: Tensor) -> tuple[str, int]:

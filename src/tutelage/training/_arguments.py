@@ -7,6 +7,7 @@ import copy
 from transformers import TrainingArguments
 
 from tutelage.errors import ParameterError
+from tutelage.training._sharding import check_asked_for
 
 
 def checked_arguments(args: TrainingArguments | None) -> TrainingArguments:
@@ -17,12 +18,18 @@ def checked_arguments(args: TrainingArguments | None) -> TrainingArguments:
         (args.label_smoothing_factor != 0, "label_smoothing_factor", "use Labels(smoothing=...) in a task of your own"),
         (args.use_liger_kernel, "use_liger_kernel", "it replaces the loss; leave it out"),
         (args.auto_find_batch_size, "auto_find_batch_size", "the batch size is part of what is trained; choose one"),
+        (
+            args.neftune_noise_alpha is not None,
+            "neftune_noise_alpha",
+            "the student would not read what the teacher read",
+        ),
         (args.n_gpu > 1, "n_gpu > 1", "start one process per GPU with torchrun, or show one with CUDA_VISIBLE_DEVICES"),
         (getattr(args, "parallelism_config", None) is not None, "parallelism_config", "train by data parallelism"),
     ]
     for given, name, remedy in refused:
         if given:
             raise ParameterError(f"TrainingArguments.{name} cannot be used for distillation: {remedy}")
+    check_asked_for(args)
     args = copy.copy(args)
     # The task knows which columns are inputs; the signature of a wrapper does not.
     args.remove_unused_columns = False

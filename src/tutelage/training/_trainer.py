@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -21,17 +22,19 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput
 
-from tutelage.errors import InfiniteDivergenceError, InputError, NonFiniteError, ParameterError
-from tutelage.model import DistillationModel
+from tutelage.errors import CompatibilityError, InfiniteDivergenceError, InputError, NonFiniteError, ParameterError
+from tutelage.models import HeadModel
 from tutelage.objective import Objective
 from tutelage.tasks import Task, batch_length
-from tutelage.teachers import LiveTeacher
 from tutelage.training._arguments import checked_arguments
 from tutelage.training._callbacks import Interruptible
 from tutelage.training._checkpoints import is_complete, last_checkpoint
 from tutelage.training._collate import collate
 from tutelage.training._evaluation import Evaluation, reserved_names
 from tutelage.training._mixing import MixingCollator
+from tutelage.training._networks import Teachers, as_model
+from tutelage.training._sharding import check_sharded, check_sharding
+from tutelage.training._tokens import TokenCollator
 from tutelage.training._window import Window
 from tutelage.vocabulary import VocabularyMap
 
@@ -43,7 +46,11 @@ class DistillationTrainer(transformers.Trainer):
 
     model: the student, any `nn.Module`, or a `DistillationModel` that has everything; teacher: a module, or {name:
     module}, or None; objective, task, vocabulary: as for `DistillationModel`; everything else: as for the Trainer.
-    Rows are mappings ("labels" missing or -100 where there is none) or pairs (input, label).
+    Rows are mappings ("labels" missing or -100 where there is none) or pairs (input, label); with a tokenizer as
+    processing_class, mappings with "input_ids", padded to the longest of a batch.
+
+    Without a task it is chosen by the name of the student's architecture, `Classification` for one that transformers
+    does not know. Language models, students and teachers, are run as `HeadModel` where that gives their own logits.
 
     Each term is divided by its own count over all micro-batches and ranks of a step: labelled rows, or all rows. The
     log has "loss" and each term in its own unit (nats, before weight and T²), as means over the steps since the last
@@ -77,7 +84,7 @@ class DistillationTrainer(transformers.Trainer):
     def __init__(
         self,
         model: nn.Module,
-        teacher: nn.Module | LiveTeacher | Mapping[str, nn.Module | LiveTeacher] | None = None,
+        teacher: Teachers = None,
         objective: Objective | None = None,
         args: TrainingArguments | None = None,
         data_collator: Callable[[Sequence[Any]], dict[str, Any]] | None = None,
@@ -90,12 +97,12 @@ class DistillationTrainer(transformers.Trainer):
         task: Task | None = None,
         vocabulary: VocabularyMap | None = None,
     ) -> None:
-        self.distillation = _as_model(model, teacher, objective, task, vocabulary)
+        self.distillation = as_model(model, teacher, objective, task, vocabulary)
         clash = sorted(reserved_names(self.distillation) & set(self.distillation.objective.terms))
         if clash:
             raise ParameterError(f"the terms {clash} have names that the log has another use for; expected other names")
-        if data_collator is None and processing_class is None:
-            data_collator = collate
+        if data_collator is None:
+            data_collator = self._collator_for(processing_class)
         super().__init__(
             model=self.distillation,
             args=checked_arguments(args),
@@ -128,6 +135,7 @@ class DistillationTrainer(transformers.Trainer):
     ) -> TrainOutput:
         """Train; resume_from_checkpoint is a folder, or True for the newest complete one in `args.output_dir`."""
         folder = self._checkpoint_to_resume(resume_from_checkpoint)
+        check_sharding(self.accelerator)
         # The run is a function of the seed, whatever was drawn since the trainer was made.
         set_seed(self.args.seed)
         self._window, self._step_seen = self._new_window(), -1
@@ -140,6 +148,21 @@ class DistillationTrainer(transformers.Trainer):
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, Interruptible):
                     callback.restore()
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.is_fsdp_enabled:
+            check_sharded(self.distillation)
+        return prepared
+
+    def _collator_for(self, processing_class: Any) -> Callable[[Sequence[Any]], dict[str, Any]] | None:
+        """Return what makes batches unless the caller says; None leaves it to the Trainer."""
+        if processing_class is None:
+            return collate
+        if not isinstance(processing_class, transformers.PreTrainedTokenizerBase):
+            return None
+        terms = self.distillation.objective.terms.values()
+        return TokenCollator(processing_class, any(term.teacher == "labels" and term.weight for term in terms))
 
     def _checkpoint_to_resume(self, wanted: str | Path | bool | None) -> Path | None:
         if wanted is None or wanted is False:
@@ -164,7 +187,10 @@ class DistillationTrainer(transformers.Trainer):
         for batch in batches:
             counts = self.distillation.term_counts(batch)
             total += torch.stack([counts[name].to(total) for name in names])
-        return batches, dict(zip(names, self._sum_over_ranks(total).unbind(), strict=True))
+        in_all = dict(zip(names, self._sum_over_ranks(total).unbind(), strict=True))
+        # Sharding in mixed precision rounds the numbers in every dict on their way to the model, and 1,001 would be
+        # 1,000 there. It does not look into this mapping.
+        return batches, MappingProxyType(in_all)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(values, reduction="sum")
@@ -283,6 +309,12 @@ class DistillationTrainer(transformers.Trainer):
         loss = outputs["loss"].detach()
         if prediction_loss_only:
             return loss, None, None
+        if "logits" not in outputs:
+            raise CompatibilityError(
+                "predictions were asked for, by compute_metrics or predict, and the student gives hidden states, so "
+                "that its logits never exist as a whole; expected neither: read eval_nll, eval_accuracy, eval_kl and "
+                "eval_agreement, or call trainer.distillation.student yourself"
+            )
         return loss, outputs.get("logits"), inputs.get("labels")
 
     def _own_rows(self, rows: int) -> int:
@@ -327,13 +359,19 @@ class DistillationTrainer(transformers.Trainer):
             return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        module = self.distillation if self._for_a_checkpoint else self.distillation.student
+        module: Any = self.distillation if self._for_a_checkpoint else self.distillation.student
         if state_dict is not None and not self._for_a_checkpoint:
             state_dict = {n.removeprefix("student."): v for n, v in state_dict.items() if n.startswith("student.")}
-        if isinstance(module, transformers.PreTrainedModel):
+        if isinstance(module, HeadModel):
+            module = module.model
+            if state_dict is not None:
+                state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
+        if hasattr(module, "save_pretrained"):
             module.save_pretrained(folder, state_dict=state_dict)
         elif state_dict is not None:
-            safetensors.torch.save_file(state_dict, folder / _WEIGHTS, metadata={"format": "pt"})
+            # What is tied was gathered once for each name, or lies in one place: a copy may be written either way.
+            copies = {name: value.contiguous().clone() for name, value in state_dict.items()}
+            safetensors.torch.save_file(copies, folder / _WEIGHTS, metadata={"format": "pt"})
         else:
             # Tied weights are written once.
             safetensors.torch.save_model(module, str(folder / _WEIGHTS), metadata={"format": "pt"})
@@ -355,27 +393,3 @@ class DistillationTrainer(transformers.Trainer):
             raise InputError(
                 f"the weights in {file} do not fit the model: {error}; expected the model that wrote them"
             ) from error
-
-
-def _as_model(
-    model: nn.Module,
-    teacher: nn.Module | LiveTeacher | Mapping[str, nn.Module | LiveTeacher] | None,
-    objective: Objective | None,
-    task: Task | None,
-    vocabulary: VocabularyMap | None,
-) -> DistillationModel:
-    if isinstance(model, DistillationModel):
-        given: Iterable[tuple[str, Any]] = [
-            ("teacher", teacher),
-            ("objective", objective),
-            ("task", task),
-            ("vocabulary", vocabulary),
-        ]
-        twice = [name for name, value in given if value is not None]
-        if twice:
-            raise ParameterError(f"the model is a DistillationModel, which has its own {twice}; expected them once")
-        return model
-    if objective is None:
-        raise ParameterError("objective=None: expected an Objective of terms; it says what is trained")
-    teachers = {} if teacher is None else teacher if isinstance(teacher, Mapping) else {"teacher": teacher}
-    return DistillationModel(model, teachers, objective, task, vocabulary)
