@@ -36,7 +36,7 @@ class Classification:
     not_inputs: ClassVar[tuple[str, ...]] = ("labels", "index")
 
     def check(self, student: Any) -> None:
-        """Raise `ModuleError` for a network with a distribution for each token: unshifted labels, padding that counts."""
+        """Raise `ModuleError` for a network over tokens: its labels would not be shifted, and padding would count."""
         others = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForTokenClassification")
         reason = "it says something of every token, and here each row has one label and counts once"
         expected = (

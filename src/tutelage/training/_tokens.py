@@ -93,9 +93,11 @@ def _length(row: Any) -> int:
 
 def _numbers(name: str, value: Any) -> Tensor:
     try:
-        return torch.as_tensor(value)
+        tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise DataError(
             f"a row has {type(value).__name__} as {name!r}, which is no tensor of numbers; expected only what the "
             "networks are called with, labels and masks: remove the column from the data set"
         ) from None
+    # A mask stays whole numbers: not all collectives know of bool.
+    return tensor.long() if tensor.dtype == torch.bool else tensor

@@ -366,12 +366,11 @@ class DistillationTrainer(transformers.Trainer):
             module = module.model
             if state_dict is not None:
                 state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
+        state_dict = None if state_dict is None else _each_once(module, state_dict)
         if hasattr(module, "save_pretrained"):
             module.save_pretrained(folder, state_dict=state_dict)
         elif state_dict is not None:
-            # What is tied was gathered once for each name, or lies in one place: a copy may be written either way.
-            copies = {name: value.contiguous().clone() for name, value in state_dict.items()}
-            safetensors.torch.save_file(copies, folder / _WEIGHTS, metadata={"format": "pt"})
+            safetensors.torch.save_file(state_dict, folder / _WEIGHTS, metadata={"format": "pt"})
         else:
             # Tied weights are written once.
             safetensors.torch.save_model(module, str(folder / _WEIGHTS), metadata={"format": "pt"})
@@ -393,3 +392,12 @@ class DistillationTrainer(transformers.Trainer):
             raise InputError(
                 f"the weights in {file} do not fit the model: {error}; expected the model that wrote them"
             ) from error
+
+
+def _each_once(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state that was gathered from all ranks, without the further names of weights that are tied."""
+    first: dict[int, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        first.setdefault(id(parameter), name)
+    tied = {name for name, parameter in module.named_parameters(remove_duplicate=False) if first[id(parameter)] != name}
+    return {name: value.contiguous() for name, value in state.items() if name not in tied}
