@@ -1,9 +1,10 @@
 """What lies where in the folder of a run, and how its files are written and read. No torch: a list of runs is quick.
 
-    recipe.resolved.yaml  environment.json  run.json  scores.json  test.safetensors  report.html
+    recipe.resolved.yaml  environment.json  run.json  scores.json  test.safetensors  text.json  report.html
     teacher/                     model/ evaluation.safetensors scores.json timing.json
     seed-0/student/  baseline/   the same, metrics.jsonl and checkpoints/
 
+A classifier's run has `evaluation.safetensors` and `test.safetensors`; a language model's has neither, but `text.json`.
 A file is written beside its place and moved there when it is whole, so what has its name is complete. What is read is
 not trusted: a file that was cut off or changed is a `DamagedDataError` that names it.
 """
@@ -115,6 +116,17 @@ class RunFolder:
     def test(self) -> Path:
         """Arrays `inputs`, `labels` and `index` of the test rows; left out where they are big."""
         return self.path / "test.safetensors"
+
+    @property
+    def text(self) -> Path:
+        """One held-out piece of text (about 300 tokens) as the language models of the first seed read it.
+
+        {"tokens": [text, ...], "teacher_nll", "student_nll", "baseline_nll", "student_kl", "baseline_kl": [nats, ...]},
+        lists of one length; without a baseline, its two are left out. The tokens one after the other are the text. What
+        stands at i belongs to the prediction of token i: -log p(token i), and KL(teacher || network) at T = 1; null
+        where nothing predicts the token (the first of a row; what a masked language model is shown).
+        """
+        return self.path / "text.json"
 
     @property
     def report(self) -> Path:
