@@ -6,6 +6,15 @@ from tutelage.training._callbacks import Interruptible, MetricsLog
 from tutelage.training._checkpoints import last_checkpoint
 from tutelage.training._collate import collate
 from tutelage.training._mixing import MixingCollator
+from tutelage.training._tokens import TokenCollator
 from tutelage.training._trainer import DistillationTrainer
 
-__all__ = ["DistillationTrainer", "Interruptible", "MetricsLog", "MixingCollator", "collate", "last_checkpoint"]
+__all__ = [
+    "DistillationTrainer",
+    "Interruptible",
+    "MetricsLog",
+    "MixingCollator",
+    "TokenCollator",
+    "collate",
+    "last_checkpoint",
+]

@@ -22,13 +22,21 @@ class TokenCollator:
     A row has "input_ids" and what goes with them, each a list of numbers of one length, or one number for the row. A
     row without labels has None there, or -100. `tokenizer.padding_side` is for generating: padding on the right needs
     no positions, and is seen by nobody. wants_labels: whether a batch of rows without such a column is an error: the
-    term on labels would be 0. Errors: `DataError`.
+    term on labels would be 0; of_rows: whether a row has one label, and not one for each token. Errors: `DataError`.
+
+    >>> import tutelage.data
+    >>> from tutelage.training import TokenCollator
+    >>> tokenizer = tutelage.data.train_tokenizer(["def f(x): return x"] * 2, size=260)
+    >>> rows = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8, 9], "labels": None}]
+    >>> batch = TokenCollator(tokenizer)(rows)
+    >>> batch["labels"].tolist(), batch["attention_mask"].tolist()
+    ([[-100, 6, 7], [-100, -100, -100]], [[1, 1, 1], [1, 1, 0]])
     """
 
-    def __init__(self, tokenizer: Any, wants_labels: bool) -> None:
+    def __init__(self, tokenizer: Any, wants_labels: bool = False, of_rows: bool = False) -> None:
         pad_id = tokenizer.pad_token_id
         self.pad_id = tokenizer.eos_token_id if pad_id is None else pad_id
-        self.wants_labels = wants_labels
+        self.wants_labels, self.of_rows = wants_labels, of_rows
         if self.pad_id is None:
             raise DataError(
                 "the tokenizer has neither a padding nor an end-of-text token; expected one to pad with: set "
@@ -57,7 +65,7 @@ class TokenCollator:
         present = [tensor for tensor in tensors if tensor is not None]
         if len(present) < len(tensors) and name != "labels":
             raise DataError(f"{len(tensors) - len(present)} of {len(tensors)} rows of a batch have no {name!r}")
-        if all(tensor.dim() == 0 for tensor in present) and (present or name != "labels"):
+        if all(tensor.dim() == 0 for tensor in present) if present else self.of_rows:
             return torch.stack([torch.tensor(filling) if tensor is None else tensor for tensor in tensors])
         dtype = present[0].dtype if present else torch.int64
         column = torch.full((len(values), longest), filling, dtype=dtype)

@@ -162,7 +162,8 @@ class DistillationTrainer(transformers.Trainer):
         if not isinstance(processing_class, transformers.PreTrainedTokenizerBase):
             return None
         terms = self.distillation.objective.terms.values()
-        return TokenCollator(processing_class, any(term.teacher == "labels" and term.weight for term in terms))
+        wants_labels = any(term.teacher == "labels" and term.weight > 0 for term in terms)
+        return TokenCollator(processing_class, wants_labels, self.distillation.task.compares_rows)
 
     def _checkpoint_to_resume(self, wanted: str | Path | bool | None) -> Path | None:
         if wanted is None or wanted is False:
