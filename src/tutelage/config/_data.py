@@ -1,4 +1,4 @@
-"""What a recipe says about its data: bundled digits, a table, or folders of images."""
+"""What a recipe says about its data: bundled digits, a table, or folders of images; or texts, in `_texts`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
-from tutelage.config._spec import Count, FilePath, Spec, Text, branch, key_of, one_key_of, refusal
+from tutelage.config._spec import (
+    Count,
+    FilePath,
+    Fraction,
+    Spec,
+    Text,
+    branch,
+    key_of,
+    listed,
+    one_key_of,
+    refusal,
+)
+from tutelage.config._texts import PythonData, TextData, TextsSpec
 from tutelage.config._words import came
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
 
-
-class _Data(Spec):
-    """What all data have in common."""
+class ClassesSpec(Spec):
+    """What all data of classes have in common."""
 
     kind: ClassVar[str]
     """Which data these are: "digits", "table" or "images"."""
@@ -29,7 +39,7 @@ class _Data(Spec):
     ] = None
 
 
-class DigitsData(_Data):
+class DigitsData(ClassesSpec):
     """The 1,797 scans of handwritten digits that scikit-learn brings along: 1,200 for training, 597 held out."""
 
     kind: ClassVar[str] = "digits"
@@ -56,7 +66,7 @@ def _class_name(value: Any) -> Any:
 ClassName = Annotated[int | str, BeforeValidator(_class_name)]
 
 
-class TableData(_Data):
+class TableData(ClassesSpec):
     """A table of numbers with one column of classes."""
 
     kind: ClassVar[str] = "table"
@@ -85,7 +95,7 @@ class TableData(_Data):
         return names if names is None else _each_once(names)
 
 
-class ImagesData(_Data):
+class ImagesData(ClassesSpec):
     """A folder of images, with one folder inside for each class."""
 
     kind: ClassVar[str] = "images"
@@ -115,15 +125,39 @@ def _each_once(names: list[Any]) -> list[Any]:
     return names
 
 
-_KEYS: dict[str, type[Spec]] = {"source": DigitsData, "table": TableData, "images": ImagesData}
+_KEYS: dict[str, type[Spec]] = {"source": DigitsData, "table": TableData, "images": ImagesData, "text": TextData}
+_SOURCES: dict[str, type[Spec]] = {"digits": DigitsData, "pystdlib": PythonData}
+_CLASSES: dict[str, type[Spec]] = {**_SOURCES, **{key: _KEYS[key] for key in ("table", "images", "text")}}
+
+
+def _branch(value: Any) -> str | None:
+    """Return the branch of the data: by its key, or by the name of what is bundled."""
+    if isinstance(value, dict) and "source" in value:
+        return branch(value["source"])
+    return key_of(value, _CLASSES)
+
+
+def _known_source(value: Any) -> Any:
+    if isinstance(value, dict) and "source" in value:
+        listed("source", value["source"], _SOURCES)
+    return value
 
 
 DataSpec = Annotated[
-    Annotated[DigitsData, Tag(branch("source"))]
+    Annotated[DigitsData, Tag(branch("digits"))]
+    | Annotated[PythonData, Tag(branch("pystdlib"))]
     | Annotated[TableData, Tag(branch("table"))]
-    | Annotated[ImagesData, Tag(branch("images"))],
-    Discriminator(lambda value: key_of(value, _KEYS)),
-    one_key_of(list(_KEYS), _Data.model_fields, "the data", "{source: digits} or {table: rows.csv, target: class}"),
+    | Annotated[ImagesData, Tag(branch("images"))]
+    | Annotated[TextData, Tag(branch("text"))],
+    Discriminator(_branch),
+    BeforeValidator(_known_source),
+    one_key_of(
+        list(_KEYS),
+        [*ClassesSpec.model_fields, *TextsSpec.model_fields],
+        "the data",
+        "{source: digits} or {table: rows.csv, target: class}",
+    ),
 ]
 
-BRANCHES: dict[str, type[Spec]] = {branch(key): cls for key, cls in _KEYS.items()}
+# The key `source` has a branch as well: by it a recipe that is written puts it first.
+BRANCHES: dict[str, type[Spec]] = {branch(key): cls for key, cls in {**_KEYS, **_CLASSES}.items()}

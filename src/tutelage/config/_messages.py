@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tutelage.config import _data, _models, _terms
+from tutelage.config import _data, _models, _terms, _texts
 from tutelage.config._reading import Document
 from tutelage.config._recipe import Recipe
 from tutelage.config._spec import Spec, is_branch
@@ -68,6 +68,7 @@ def _stranger(name: str, known: list[str]) -> str:
     homes: dict[str, type[Spec]] = {
         "the recipe itself": Recipe,
         "`training`": TrainingSpec,
+        "`data` of texts": _texts.TextsSpec,
         "a term of `objective`": _terms.TermSpec,
         "`teacher` or `student`": _models.ModelSpec,
     }

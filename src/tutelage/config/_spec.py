@@ -84,11 +84,31 @@ def key_of(value: Any, classes: Mapping[str, type[Spec]]) -> str | None:
     return next((branch(key) for key in classes if key in value), None)
 
 
+def listed(key: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise the error of a setting, below what is being validated, whose value is none of these names."""
+    names = list(choices)
+    if value in names:
+        return
+    close = nearest(value, names) if isinstance(value, str) else None
+    hint = f"; did you mean {close!r}?" if close else ""
+    refuse([((key,), f"expected {listing(names)}; got {came(value)}{hint}")])
+
+
 def resolve(text: str, info: ValidationInfo) -> Path:
     """Return a path made absolute: relative ones start at the recipe's folder, or, in an override, at the shell's."""
     base = Path.cwd() if isinstance(text, ShellText) or not info.context else Path(info.context["folder"])
     home = os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
     return Path(os.path.normpath(base / home))
+
+
+def name_or_folder(name: Any, info: ValidationInfo) -> Any:
+    """Return a folder as an absolute path, and any other name as it is: an id on the hub."""
+    if not isinstance(name, str) or not name:
+        return name
+    if "\0" in name:
+        raise refusal(f"expected a folder or an id, got {name!r}")
+    path = resolve(name, info)
+    return str(path) if name.startswith((".", "~", "/")) or Path(name).is_absolute() or path.is_dir() else name
 
 
 def _path(value: Any, info: ValidationInfo) -> Any:
@@ -102,6 +122,7 @@ def _path(value: Any, info: ValidationInfo) -> Any:
 FilePath = Annotated[Path, BeforeValidator(_path, json_schema_input_type=str)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -1,0 +1,69 @@
+"""What a recipe says about texts: where they are, who makes tokens of them, and how these lie in rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tutelage.config._spec import Count, FilePath, Fraction, Spec, Text, name_or_folder, refusal
+
+
+class TokenizerSpec(Spec):
+    """One that is trained on the training texts, or one that is there."""
+
+    train: Annotated[
+        int | None, Field(ge=258, le=10**6, description="Ids of a byte-level BPE that is trained on the training texts.")
+    ] = None
+    model: Annotated[
+        Text | None,
+        BeforeValidator(name_or_folder, json_schema_input_type=str | None),
+        Field(description="The folder, or the id on the hub, of a model whose tokenizer is taken."),
+    ] = None
+    revision: Annotated[Text | None, Field(description="A branch, tag or commit of the model.")] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.train is None) == (self.model is None):
+            raise refusal("expected one of {train: 2048} and {model: <folder or id>}")
+        if self.train is not None and self.revision is not None:
+            raise refusal("a tokenizer that is trained has no revision; remove `revision`")
+        return self
+
+
+class TextsSpec(Spec):
+    """What all texts have in common."""
+
+    kind: ClassVar[str]
+    """Which texts these are: "pystdlib" or "text"."""
+
+    length: Annotated[int, Field(ge=2, le=10**6, description="Tokens of a row at most; longer texts are split.")] = 256
+    packing: Annotated[
+        bool, Field(description="Whether texts share rows, in which none sees another, so that none is padded.")
+    ] = True
+    tokenizer: Annotated[
+        TokenizerSpec | None, Field(description="Who makes tokens of the texts; the student's own unless given.")
+    ] = None
+    test_fraction: Annotated[
+        Fraction, Field(description="The share of texts that is held out, told by their content.")
+    ] = 0.05
+    limit_tokens: Annotated[
+        Count | None, Field(description="About how many tokens are trained on at most, evenly spread; all unless given.")
+    ] = None
+
+
+class PythonData(TextsSpec):
+    """The source of Python's standard library, about 12 MB, as it lies on the machine."""
+
+    kind: ClassVar[str] = "pystdlib"
+    source: Annotated[Literal["pystdlib"], Field(description="The name of the bundled data.")]
+
+
+class TextData(TextsSpec):
+    """Texts, prompts with completions, or conversations, in files."""
+
+    kind: ClassVar[str] = "text"
+    text: Annotated[
+        FilePath, Field(description="A file (.jsonl, .parquet, or text), a folder of files, or a pattern such as *.txt.")
+    ]
+    test: Annotated[FilePath | None, Field(description="The same for held-out texts; else a share is held out.")] = None
