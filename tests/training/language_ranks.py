@@ -1,7 +1,7 @@
 """One of two processes that train one step of a language model together; run by test_language_splits.
 
-Three ways: DDP through the trainer; torch's fully_shard on the model and its layers; and what accelerate does to a
-model where FSDP2 is on, which it never is on a CPU.
+Three ways: DDP through the trainer, where activations may be made again in the backward; torch's fully_shard on the
+model and its layers; and what accelerate does to a model where FSDP2 is on, which it never is on a CPU.
 """
 
 import os
@@ -37,7 +37,7 @@ def logits(network):
         return network(**{name: batch[name] for name in INPUTS}).logits
 
 
-def through_the_trainer(rank, tied):
+def through_the_trainer(rank, tied, name="trainer", **given):
     trainer = trainer_of(
         FOLDER / "run",
         student(tie_word_embeddings=tied),
@@ -47,15 +47,16 @@ def through_the_trainer(rank, tied):
         per_device_eval_batch_size=3,
         gradient_accumulation_steps=2,
         max_steps=1,
+        **given,
     )
     gradients = Gradients(trainer)
     trainer.add_callback(gradients)
     trainer.train()
-    keep(f"trainer-{tied}", rank, (lines_of(trainer)[0], gradients.kept))
-    trainer.save_model(str(FOLDER / f"trainer-{tied}-saved"))
-    keep(f"trainer-{tied}-logits", rank, logits(trainer.distillation.student.model))
-    measured = trainer.evaluate()
-    if tied:
+    keep(f"{name}-{tied}", rank, (lines_of(trainer)[0], gradients.kept))
+    trainer.save_model(str(FOLDER / f"{name}-{tied}-saved"))
+    keep(f"{name}-{tied}-logits", rank, logits(trainer.distillation.student.model))
+    if tied and not given:
+        measured = trainer.evaluate()
         keep("evaluated", rank, measured)
 
 
@@ -133,6 +134,7 @@ if __name__ == "__main__":
     rank = int(os.environ["RANK"])
     for tied in (True, False):
         through_the_trainer(rank, tied)
+        through_the_trainer(rank, tied, "recomputed", activation_checkpointing=True)
         for name, shard in (("torch", by_torch), ("accelerate", by_accelerate)):
             sharded(rank, tied, name, shard)
     counts_in_half_precision(rank)

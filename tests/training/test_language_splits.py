@@ -69,7 +69,7 @@ def two_processes(tmp_path_factory):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("by", ["trainer", "torch", "accelerate"])
+@pytest.mark.parametrize("by", ["trainer", "recomputed", "torch", "accelerate"])
 def test_two_processes_train_the_truth(two_processes, expected, by, tied):
     """By DDP through the trainer; sharded by torch's fully_shard; sharded as accelerate does it on a GPU."""
     line, gradient = torch.load(two_processes / f"{by}-{tied}.pt", weights_only=True)
