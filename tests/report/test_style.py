@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from tutelage.report import _bars, _curves
 from tutelage.report._answers import matrix
+from tutelage.report._classification import METRICS
 from tutelage.report._reliability import calibration
 from tutelage.report._run import read_run
 from tutelage.report._style import DARK, LIGHT, Picture, darkened, end_labels, figure, style
-from tutelage.report._words import METRICS, headline
+from tutelage.report._words import headline
 
 # Machado, Oliveira, Fernandes 2009, severity 1: what is seen without one kind of cone, in linear RGB.
 BLINDNESS = {

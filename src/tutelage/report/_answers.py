@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 
+from tutelage.report._contents import Answers, Run
 from tutelage.report._measures import confusion, kl, log_softmax
-from tutelage.report._run import Arm, Run
 from tutelage.report._style import LIGHT, WIDE, Picture, data_uri, figure
 from tutelage.report._words import whole_percent
 from tutelage.run_folder import STUDENT, write_whole
@@ -37,26 +37,26 @@ class Counts:
 
 def counts(run: Run) -> Counts | None:
     """Return who is right, or None without teacher or student."""
-    students = run.of(STUDENT)
-    if run.teacher is None or not students or run.labels is None:
+    students, answers = run.of(STUDENT), run.answers
+    if run.teacher is None or not students or answers is None:
         return None
-    told = run.teacher.logits.argmax(axis=1) == run.labels
-    right = np.stack([arm.logits.argmax(axis=1) == run.labels for arm in students])
+    told = answers.logits[run.teacher].argmax(axis=1) == answers.labels
+    right = np.stack([answers.logits[arm].argmax(axis=1) == answers.labels for arm in students])
     rows = [(right & told), (~right & told), (right & ~told), (~right & ~told)]
     return Counts(*(float(row.sum(axis=1).mean()) for row in rows))
 
 
 def matrix(run: Run) -> Picture | None:
     """Return the confusion of teacher and student, over all seeds; of many classes those that differ most often."""
-    students = run.of(STUDENT)
-    if run.teacher is None or not students:
+    students, answers = run.of(STUDENT), run.answers
+    if run.teacher is None or not students or answers is None:
         return None
-    cells = confusion(run.teacher.logits, [arm.logits for arm in students])
+    cells = confusion(answers.logits[run.teacher], [answers.logits[arm] for arm in students])
     off = cells - np.diag(np.diag(cells))
     shown = np.arange(len(cells))
     if len(cells) > _MATRIX:
         shown = np.sort(np.argsort(-(off.sum(axis=0) + off.sum(axis=1)), kind="stable")[:_MATRIX])
-    names = [_short(run.classes[i]) for i in shown]
+    names = [_short(answers.classes[i]) for i in shown]
     size, largest = len(shown), max(1, int(off.max()))
     longest = max(len(name) for name in names)
     made, axes = figure(WIDE, 4.0 + (0.06 * longest if longest > 3 else 0.0))
@@ -86,7 +86,7 @@ def matrix(run: Run) -> Picture | None:
     total, same = int(cells.sum()), int(np.trace(cells))
     over = f" over {len(students)} seeds" if len(students) > 1 else ""
     left = f" Of {len(cells)} classes, the {size} that differ most often." if size < len(cells) else ""
-    alt = f"Answers of teacher and student: the same in {same:,} of {total:,}. {_most(off, run.classes)}"
+    alt = f"Answers of teacher and student: the same in {same:,} of {total:,}. {_most(off, answers.classes)}"
     caption = f"Test rows by the two answers{over}. On the grey diagonal both say the same.{left}"
     return Picture("confusion", made, alt, caption)
 
@@ -127,20 +127,20 @@ class Examples:
 
 def examples(run: Run, folder: Path) -> Examples | None:
     """Return the worst rows of the first seed, and write their images into a folder."""
-    students = run.of(STUDENT)
-    if run.teacher is None or not students or run.labels is None:
+    students, answers = run.of(STUDENT), run.answers
+    if run.teacher is None or not students or answers is None:
         return None
-    student, teacher = students[0], run.teacher
-    distance = kl(teacher.logits, student.logits)
-    differ = np.flatnonzero(teacher.logits.argmax(axis=1) != student.logits.argmax(axis=1))
+    student, teacher = answers.logits[students[0]], answers.logits[run.teacher]
+    distance = kl(teacher, student)
+    differ = np.flatnonzero(teacher.argmax(axis=1) != student.argmax(axis=1))
     worst = differ[np.argsort(-distance[differ], kind="stable")][:_EXAMPLES]
-    images = _Images.of(run)
-    table = None if images is not None or run.inputs is None else run.inputs.reshape(len(run.inputs), -1)
-    features = () if table is None else (run.features or tuple(f"x{i}" for i in range(table.shape[1])))
+    images = _Images.of(answers)
+    table = None if images is not None or answers.inputs is None else answers.inputs.reshape(len(answers.inputs), -1)
+    features = () if table is None else (answers.features or tuple(f"x{i}" for i in range(table.shape[1])))
     rows = []
     for rank, row in enumerate(worst.tolist(), start=1):
-        (said, its_share), (answer, share) = _answer(run, teacher, row), _answer(run, student, row)
-        truth = run.classes[run.labels[row]]
+        (said, its_share), (answer, share) = _answer(answers, teacher, row), _answer(answers, student, row)
+        truth = answers.classes[answers.labels[row]]
         picture = None
         if images is not None:
             png = images.png(row)
@@ -162,9 +162,10 @@ def examples(run: Run, folder: Path) -> Examples | None:
                 shown,
             )
         )
-    assert student.seed is not None
+    seed = students[0].seed
+    assert seed is not None
     return Examples(
-        student.seed,
+        seed,
         tuple(rows),
         len(differ),
         features[:_COLUMNS],
@@ -183,10 +184,11 @@ class _Images:
         self.inverted = inputs.shape[-1] == 1 and float(np.median(self.values)) < 0.1
 
     @classmethod
-    def of(cls, run: Run) -> _Images | None:
-        if run.kind != "image" or run.inputs is None or run.inputs.ndim != 4 or run.inputs.shape[1] not in (1, 3):
+    def of(cls, answers: Answers) -> _Images | None:
+        inputs = answers.inputs
+        if answers.kind != "image" or inputs is None or inputs.ndim != 4 or inputs.shape[1] not in (1, 3):
             return None
-        return cls(run.inputs.transpose(0, 2, 3, 1))
+        return cls(inputs.transpose(0, 2, 3, 1))
 
     def png(self, row: int) -> bytes:
         image = self.values[row]
@@ -200,10 +202,10 @@ class _Images:
         return buffer.getvalue()
 
 
-def _answer(run: Run, arm: Arm, row: int) -> tuple[str, str]:
-    log_p = log_softmax(arm.logits[row : row + 1])[0]
+def _answer(answers: Answers, logits: np.ndarray, row: int) -> tuple[str, str]:
+    log_p = log_softmax(logits[row : row + 1])[0]
     place = int(log_p.argmax())
-    return run.classes[place], whole_percent(float(np.exp(log_p[place])))
+    return answers.classes[place], whole_percent(float(np.exp(log_p[place])))
 
 
 def _most(off: np.ndarray, classes: Sequence[str]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
+from tutelage.report._contents import Run
 from tutelage.report._measures import Spread
-from tutelage.report._run import Run
 from tutelage.report._style import LIGHT, MARKERS, NARROW, WIDE, Picture, figure
 from tutelage.report._words import (
     Metric,
@@ -18,13 +18,13 @@ from tutelage.report._words import (
 )
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 
-_ORDER = (BASELINE, STUDENT, TEACHER)
+ORDER = (BASELINE, STUDENT, TEACHER)
 """From the one that has least to the one that has most: the student is read between the two."""
 
 
 def scores(run: Run, metric: Metric, *, gap: bool = False) -> Picture | None:
     """Return bars of one metric from zero, with the seeds as marks; gap: mark how much of it the student closes."""
-    spreads = {name: of_arms(run, name, metric.key) for name in _ORDER}
+    spreads = {name: of_arms(run, name, metric.key) for name in ORDER}
     there = {name: spread for name, spread in spreads.items() if spread is not None}
     if not there:
         return None
@@ -56,14 +56,10 @@ def scores(run: Run, metric: Metric, *, gap: bool = False) -> Picture | None:
         )
     closed = share_closed(run) if gap else None
     if closed is not None:
-        _mark_gap(axes, there, closed)
+        mark_gap(axes, there, closed)
     largest = max(max(*spread.values, spread.mean + (spread.deviation or 0.0)) for spread in there.values())
     axes.set_xlim(0, (largest or 1.0) * 1.4)
-    axes.set_ylim(len(there) - 0.5, -0.5)
-    axes.set_yticks(range(len(there)), list(there))
-    for label, name in zip(axes.get_yticklabels(), there, strict=True):
-        label.set_color(LIGHT[name])
-    axes.tick_params(axis="y", length=0)
+    name_rows(axes, list(there))
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.set_title(metric.title)
@@ -74,9 +70,18 @@ def scores(run: Run, metric: Metric, *, gap: bool = False) -> Picture | None:
     return Picture(f"scores-{metric.key}", made, f"{alt}.", caption)
 
 
-def _mark_gap(axes: Axes, there: dict[str, Spread], share: float) -> None:
-    """Draw between the bars of baseline and student the way to the teacher, and the part of it that is gone."""
-    baseline, student, teacher = (there[name].mean for name in _ORDER)
+def name_rows(axes: Axes, names: list[str]) -> None:
+    """Give each role a row of the panel, from above, with its name in its colour."""
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names)
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_color(LIGHT[name])
+    axes.tick_params(axis="y", length=0)
+
+
+def mark_gap(axes: Axes, there: dict[str, Spread], share: float) -> None:
+    """Draw between the rows of baseline and student the way to the teacher, and the part of it that is gone."""
+    baseline, student, teacher = (there[name].mean for name in ORDER)
     places = {name: place for place, name in enumerate(there)}
     dotted = (0, (1.2, 1.8))
     for at, name in ((baseline, BASELINE), (teacher, TEACHER)):
@@ -98,7 +103,7 @@ def _mark_gap(axes: Axes, there: dict[str, Spread], share: float) -> None:
 
 def left_out(run: Run) -> Picture | None:
     """Return, for each class without images in the transfer set, the share of its test rows that each arm knows."""
-    known = [(key, name, shares_known(run, name, key)) for key in left_out_classes(run) for name in _ORDER]
+    known = [(key, name, shares_known(run, name, key)) for key in left_out_classes(run) for name in ORDER]
     rows = [(key, name, shares) for key, name, shares in known if shares is not None]
     if not rows:
         return None

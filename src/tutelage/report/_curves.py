@@ -8,17 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from tutelage.report._contents import Run
 from tutelage.report._measures import Curve, curve, terms
-from tutelage.report._run import Run
 from tutelage.report._style import LIGHT, NARROW, WIDE, Picture, end_labels, figure
 from tutelage.report._words import of_arms, shown
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
-
-_WANTED = (
-    ("accuracy", "Accuracy", True, "On the test rows; the dashed line is the teacher."),
-    ("agreement", "Same answer as the teacher", True, "Share of the test rows."),
-    ("kl", "KL(teacher ‖ network), nats", False, "0 where both give the same probabilities."),
-)
 
 
 def loss_terms(run: Run) -> list[Picture]:
@@ -35,15 +29,16 @@ def loss_terms(run: Run) -> list[Picture]:
 
 
 def following(run: Run) -> list[Picture]:
-    """Return the panels of accuracy, of agreement with the teacher, and of KL to it, over steps."""
+    """Return a panel over steps for each score that the task watches; a line where the teacher has that score, too."""
     pictures = []
-    for key, title, percent, caption in _WANTED:
-        curves = _of(run, f"eval_{key}")
+    for one in run.task.watched:
+        curves = _of(run, f"eval_{one.key}")
         if curves:
-            teacher = of_arms(run, TEACHER, "accuracy") if key == "accuracy" else None
+            teacher = of_arms(run, TEACHER, one.key)
             level = None if teacher is None else teacher.mean
-            words = f"{caption if key != 'accuracy' or teacher else 'On the test rows.'} {_seeds(curves)}"
-            pictures.append(_draw(f"steps-{key}", title, curves, words, NARROW, percent=percent, level=level))
+            caption = f"{one.reading}{'' if teacher is None else '; the dashed line is the teacher'}. {_seeds(curves)}"
+            name = f"steps-{one.key}"
+            pictures.append(_draw(name, one.title, curves, caption, NARROW, percent=one.percent, level=level))
     return pictures
 
 

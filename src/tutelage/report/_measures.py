@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tutelage.report._run import Log
+from tutelage.report._contents import Log
 
 BINS = 15
 """Equal widths of confidence, as in Guo et al. 2017."""

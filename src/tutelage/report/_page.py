@@ -6,6 +6,7 @@ anything. Whatever comes from the run is escaped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tutelage.errors import RunFolderError
-from tutelage.report import _answers, _bars, _curves, _tables
-from tutelage.report._reliability import calibration
-from tutelage.report._run import Run, read_run
+from tutelage.report import _bars, _curves, _tables
+from tutelage.report._contents import Run
+from tutelage.report._run import read_run
 from tutelage.report._style import DARK, LIGHT, Picture, darkened, data_uri, style
-from tutelage.report._words import ERRORS, METRICS, headline
+from tutelage.report._words import headline
 from tutelage.run_folder import COMPLETE, write_text
 
 
@@ -53,7 +54,7 @@ class _Page:
         self.run, self.folder = run, folder
 
     def render(self) -> str:
-        run = self.run
+        run, task = self.run, self.run.task
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent),
             autoescape=True,
@@ -61,26 +62,24 @@ class _Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        return environment.get_template("page.html.jinja").render(
+        own = task.section(run, self.folder)
+        return environment.get_template(task.template).render(
             run=run,
             complete=run.status == COMPLETE and not run.missing,
             css=self._css(),
             headline=headline(run),
             legend=_tables.legend(run),
             figures=_tables.figures(run),
+            tested=task.tested(run) if run.names else "",
             scores=_tables.scores(run),
             size=_tables.size(run),
             facts=_tables.facts(run),
-            counts=_answers.counts(run),
-            examples=_answers.examples(run, self.folder),
-            hero=self._one(_bars.scores(run, ERRORS, gap=True)),
-            more_scores=self._many([_bars.scores(run, metric) for metric in METRICS if metric.key in _MORE]),
-            known=_tables.known(run),
-            omitted=self._one(_bars.left_out(run)),
+            hero=self._one(task.hero(run)),
+            more_scores=self._many([_bars.scores(run, metric) for metric in task.small]),
             terms=self._many(_curves.loss_terms(run)),
             following=self._many(_curves.following(run)),
-            matrix=self._one(_answers.matrix(run)),
-            calibration=self._many(calibration(run)),
+            **own.values,
+            **{name: self._many(pictures) for name, pictures in own.pictures.items()},
         )
 
     def _one(self, picture: Picture | None) -> Drawn | None:
@@ -90,17 +89,15 @@ class _Page:
         light, dark = (data_uri("image/svg+xml", text.encode()) for text in (svg, darkened(svg)))
         return Drawn(picture.name, light, dark, picture.alt, picture.caption)
 
-    def _many(self, pictures: list[Picture | None] | list[Picture]) -> list[Drawn]:
+    def _many(self, pictures: Sequence[Picture | None]) -> list[Drawn]:
         return [drawn for drawn in map(self._one, pictures) if drawn is not None]
 
     def _css(self) -> Markup:
         def variables(palette: dict[str, str]) -> str:
             return "".join(f"--{name}:{colour};" for name, colour in palette.items())
 
-        rules = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-        dark = f"@media (prefers-color-scheme: dark){{:root{{{variables(DARK)}}}}}"
+        task = self.run.task
+        rules = "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in task.styles)
+        dark = f"@media (prefers-color-scheme: dark){{:root{{{variables({**DARK, **task.colours(DARK)})}}}}}"
         # Ours, every character of it: nothing from a run is in the style.
-        return Markup(f":root{{{variables(LIGHT)}}}\n{dark}\n{rules}")
-
-
-_MORE = ("nll", "brier", "ece")
+        return Markup(f":root{{{variables({**LIGHT, **task.colours(LIGHT)})}}}\n{dark}\n{rules}")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from tutelage.report._contents import Answers, Run
 from tutelage.report._measures import Spread, reliability
-from tutelage.report._run import Run
 from tutelage.report._style import LIGHT, MARKERS, NARROW, Picture, figure
 from tutelage.report._words import shown
 
 
 def calibration(run: Run) -> list[Picture]:
     """Return a reliability diagram for each role; the seeds of a role are pooled."""
-    return [_diagram(run, name) for name in run.names]
+    return [] if run.answers is None else [_diagram(run, run.answers, name) for name in run.names]
 
 
-def _diagram(run: Run, name: str) -> Picture:
+def _diagram(run: Run, answers: Answers, name: str) -> Picture:
     arms = run.of(name)
-    assert run.labels is not None
-    diagram = reliability([arm.logits for arm in arms], run.labels)
+    diagram = reliability([answers.logits[arm] for arm in arms], answers.labels)
     ece = shown(Spread(tuple(arm.scores["ece"] for arm in arms)).mean, percent=True)
     made, axes = figure(NARROW, 3.4)
     colour = LIGHT[name]

@@ -11,7 +11,7 @@ import base64
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,12 @@ def darkened(svg: str) -> str:
     """Return a picture with the dark palette in the place of the light one."""
     dark = {LIGHT[role]: DARK[role] for role in LIGHT}
     return re.sub(r"#[0-9a-f]{6}\b", lambda match: dark.get(match[0], match[0]), svg)
+
+
+def mixed(palette: Mapping[str, str], role: str, share: float) -> str:
+    """Return the colour of a role laid on paper, so much of it."""
+    pairs = [(int(palette[role][i : i + 2], 16), int(palette["paper"][i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(share * over + (1 - share) * under):02x}" for over, under in pairs)
 
 
 def data_uri(kind: str, content: bytes) -> str:

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tutelage.report._contents import Run
 from tutelage.report._measures import Spread
-from tutelage.report._run import Run
-from tutelage.report._words import METRICS, left_out_classes, of_arms, share_closed, shown, spread_text, whole_percent
+from tutelage.report._words import left_out_classes, of_arms, share_closed, shown, spread_text, whole_percent
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 
 
@@ -40,7 +40,7 @@ class Figure:
 def scores(run: Run) -> list[Line]:
     """Return one line for each metric that some role has."""
     lines = []
-    for metric in METRICS:
+    for metric in run.task.metrics:
         spreads = [of_arms(run, name, metric.key) for name in run.names]
         if any(spread is not None for spread in spreads):
             cells = tuple(Cell("–" if spread is None else spread_text(spread, metric)) for spread in spreads)
@@ -60,12 +60,15 @@ def size(run: Run) -> list[Line]:
 def figures(run: Run) -> list[Figure]:
     """Return the few numbers that sum a run up."""
     found = []
-    closed = share_closed(run)
-    if closed is not None and of_arms(run, STUDENT, "errors") is not None:
+    closed, gain = share_closed(run), run.task.gain(run)
+    if gain is not None:
+        found.append(Figure(*gain))
+    if closed is not None:
         found.append(Figure(whole_percent(closed), "of the gap between baseline and teacher closed"))
     agreement = of_arms(run, STUDENT, "agreement")
     if agreement is not None:
-        found.append(Figure(shown(agreement.mean, percent=True), "of the test rows answered as the teacher does"))
+        words = f"of the {run.task.answered} as the teacher does"
+        found.append(Figure(shown(agreement.mean, percent=True), words))
     speedups = []
     for _, values, kind in _measured(run):
         by_name = dict(zip(run.names, values, strict=True))
@@ -112,7 +115,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     found = [
         ("Recipe", run.name),
         ("Rows", data),
-        ("Classes", f"{len(run.classes)}: {', '.join(run.classes[:12])}{', …' if len(run.classes) > 12 else ''}"),
+        *run.task.facts(run),
         ("Seeds", ", ".join(str(seed) for seed in run.seeds)),
         ("Steps", " or ".join(f"{step:,}" for step in steps) + " for each arm" if steps else ""),
         ("Took", _duration(run.seconds) if run.seconds is not None else ""),
@@ -174,10 +177,9 @@ def _duration(seconds: float) -> str:
 def legend(run: Run) -> list[tuple[str, str]]:
     """Return the roles that there are and what each is."""
     rows = f" on {run.rows['train']:,} rows" if "train" in run.rows else ""
-    labels = f"{run.rows['labelled']:,} labels" if "labelled" in run.rows else "labels"
     meaning = {
         TEACHER: "the network that is distilled",
         STUDENT: f"taught by the teacher{rows}" if TEACHER in run.names else f"trained{rows}",
-        BASELINE: f"the same network without the teacher: {labels} alone, as many steps",
+        BASELINE: f"the same network without the teacher: {run.task.labels(run)} alone, as many steps",
     }
     return [(name, meaning[name]) for name in run.names]

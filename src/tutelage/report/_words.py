@@ -1,11 +1,11 @@
-"""What the page says in numbers and sentences: the metrics and how they are read, and the headline."""
+"""What the page says in numbers and sentences: how a metric is written, how much of the gap is closed, the headline."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tutelage.report._contents import Run
 from tutelage.report._measures import Spread
-from tutelage.report._run import Run
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 
 PERCENT = "\u00a0%"
@@ -21,18 +21,6 @@ class Metric:
     reading: str
     percent: bool = False
     digits: int = 3
-
-
-ERRORS = Metric("errors", "Errors on the test rows", "Fewer is better.", digits=1)
-METRICS = (
-    ERRORS,
-    Metric("accuracy", "Accuracy", "Higher is better.", percent=True),
-    Metric("nll", "Cross-entropy, nats", "Of the true class; lower is better."),
-    Metric("brier", "Brier score", "Squared error of the probabilities; lower is better."),
-    Metric("ece", "Calibration error (ECE)", "How far confidence is from the share that is right.", percent=True),
-    Metric("agreement", "Same answer as the teacher", "Higher is better.", percent=True),
-    Metric("kl", "KL(teacher ‖ network), nats", "0 where the probabilities are equal."),
-)
 
 
 def of_arms(run: Run, name: str, key: str) -> Spread | None:
@@ -71,11 +59,11 @@ def spread_text(spread: Spread, metric: Metric) -> str:
 
 
 def share_closed(run: Run) -> float | None:
-    """Return the share of the gap in errors between baseline and teacher, of means over the seeds, that is closed.
+    """Return the share of the gap between baseline and teacher, of means over the seeds, that is closed.
 
     None where an arm is missing, and where the teacher is no better than the baseline: there is no gap then.
     """
-    baseline, student, teacher = (of_arms(run, name, "errors") for name in (BASELINE, STUDENT, TEACHER))
+    baseline, student, teacher = (of_arms(run, name, run.task.gap.key) for name in (BASELINE, STUDENT, TEACHER))
     if baseline is None or student is None or teacher is None or baseline.mean <= teacher.mean:
         return None
     return (baseline.mean - student.mean) / (baseline.mean - teacher.mean)
@@ -105,21 +93,21 @@ class Headline:
 
 def headline(run: Run) -> Headline:
     """Return what a reader should take away, also where the run is unfinished or went badly."""
-    student, baseline, teacher = (of_arms(run, name, "errors") for name in (STUDENT, BASELINE, TEACHER))
+    task = run.task
+    student, baseline, teacher = (of_arms(run, name, task.gap.key) for name in (STUDENT, BASELINE, TEACHER))
     if student is None:
         return Headline("No student is finished yet", "Scores appear when the first seed is trained and evaluated.")
-    assert run.labels is not None
-    sentences = [f"The student makes {_errors(student)} on {len(run.labels):,} test rows"]
+    sentences = [f"The student {task.verb} {task.amount(student)} on {task.tested(run)}"]
     if baseline is not None:
-        sentences.append(f"the same network without the teacher makes {shown(baseline.mean, digits=1)}")
+        number = shown(baseline.mean, digits=task.gap.digits)
+        sentences.append(f"the same network without the teacher {task.verb} {number}")
     if teacher is not None:
-        sentences.append(f"the teacher makes {shown(teacher.mean, digits=1)}")
+        sentences.append(f"the teacher {task.verb} {shown(teacher.mean, digits=task.gap.digits)}")
     seeds = f" Means over {len(student.values)} seeds." if len(student.values) > 1 else ""
     text = f"{'; '.join(sentences)}.{seeds}"
-    for key in left_out_classes(run):
-        found = _left_out(run, key)
-        if found is not None:
-            return Headline(found.title, f"{found.text} {text}".strip())
+    remark = task.remark(run)
+    if remark is not None:
+        return Headline(remark.title, f"{remark.text} {text}".strip())
     return Headline(_title(run, baseline, teacher), text)
 
 
@@ -128,28 +116,9 @@ def _title(run: Run, baseline: Spread | None, teacher: Spread | None) -> str:
     if share is None:
         if baseline is not None and teacher is not None:
             return "The teacher is no better than the student without it"
-        accuracy = of_arms(run, STUDENT, "accuracy")
-        assert accuracy is not None
-        return f"The student is right on {shown(accuracy.mean, percent=True)} of the test rows"
+        return run.task.alone(run)
     if share > 1:
-        return "The student makes fewer errors than its teacher"
+        return run.task.better
     if share > 0:
         return f"Distilling closes {whole_percent(share)} of the gap to the teacher"
     return "Distilling did not help here"
-
-
-def _left_out(run: Run, key: str) -> Headline | None:
-    student, baseline = shares_known(run, STUDENT, key), shares_known(run, BASELINE, key)
-    if student is None:
-        return None
-    as_it_is, with_bias = (whole_percent(share) for share in student)
-    title = f"The student never saw a “{key}”, and knows {as_it_is} of them, {with_bias} with its bias set"
-    text = ""
-    if baseline is not None:
-        text = f"Without the teacher it knows {whole_percent(baseline[0])} and {whole_percent(baseline[1])}."
-    return Headline(title, text)
-
-
-def _errors(spread: Spread) -> str:
-    mean = shown(spread.mean, digits=1)
-    return f"{mean} error{'' if mean == '1' else 's'}"

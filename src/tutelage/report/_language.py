@@ -1,0 +1,92 @@
+"""Reports of language models: nats per token, and a piece of text in which every token shows its distance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tutelage.report import _dots
+from tutelage.report._contents import Passage, Run
+from tutelage.report._measures import Spread
+from tutelage.report._passage import SHADES, panels, read_passage, scale, table_of
+from tutelage.report._passage_picture import passage_picture
+from tutelage.report._style import Picture, mixed
+from tutelage.report._task import Section, Task, Watched
+from tutelage.report._words import Metric, of_arms, shown
+from tutelage.run_folder import BASELINE, STUDENT, RunFolder
+
+_NLL = Metric("nll", "Nats per token", "−log of the true token’s probability; lower is better.")
+_PERPLEXITY = Metric("perplexity", "Perplexity", "e to the power of the nats per token; lower is better.", digits=1)
+_AGREEMENT = Metric("agreement", "Same first guess as the teacher", "Higher is better.", percent=True)
+_KL = Metric("kl", "KL(teacher ‖ network), nats", "Per token; 0 where the probabilities are equal.")
+
+
+class Language(Task):
+    """Tokens that are predicted: the next one, or one that is hidden."""
+
+    scores = ("rows", "tokens", "nll", "perplexity", "accuracy", "parameters", "bytes")
+    metrics = (
+        _NLL,
+        _PERPLEXITY,
+        Metric("accuracy", "First guess right", "The likeliest token is the true one.", percent=True),
+        _AGREEMENT,
+        _KL,
+    )
+    gap = _NLL
+    small = (_PERPLEXITY, _KL, _AGREEMENT)
+    watched = (
+        Watched("nll", "Nats per token", "On held-out text"),
+        Watched("kl", "KL(teacher ‖ network), nats", "Per token; 0 where both give the same probabilities"),
+        Watched("agreement", "Same first guess as the teacher", "Share of the held-out tokens", percent=True),
+    )
+    template = "language.html.jinja"
+    styles = ("page.css", "text.css")
+    verb = "needs"
+    better = "The student predicts held-out text better than its teacher"
+    answered = "held-out tokens guessed"
+
+    def passage(self, folder: RunFolder, arms: Sequence[str]) -> Passage | None:
+        """Read the piece of text, where there is one already."""
+        return read_passage(folder.text, arms) if folder.text.is_file() else None
+
+    def tested(self, run: Run) -> str:
+        """Return the number of held-out tokens."""
+        return f"{run.of(run.names[0])[0].scores['tokens']:,.0f} held-out tokens"
+
+    def amount(self, spread: Spread) -> str:
+        """Return nats per token."""
+        return f"{shown(spread.mean)} nats per token"
+
+    def alone(self, run: Run) -> str:
+        """Return the perplexity of the student."""
+        perplexity = of_arms(run, STUDENT, "perplexity")
+        assert perplexity is not None
+        return f"The student has a perplexity of {shown(perplexity.mean, digits=1)} on held-out text"
+
+    def labels(self, run: Run) -> str:
+        """Return what the baseline learns from."""
+        del run
+        return "the text"
+
+    def colours(self, palette: Mapping[str, str]) -> dict[str, str]:
+        """Return the shades of tokens, from none to full."""
+        return {f"shade-{level}": mixed(palette, "student", share) for level, share in enumerate(SHADES)}
+
+    def hero(self, run: Run) -> Picture | None:
+        """Return the nats per token, and the gap in them."""
+        return _dots.scores(run, self.gap)
+
+    def gain(self, run: Run) -> tuple[str, str] | None:
+        """Return how many nats per token the teacher was worth, if any."""
+        student, baseline = of_arms(run, STUDENT, "nll"), of_arms(run, BASELINE, "nll")
+        if student is None or baseline is None or baseline.mean <= student.mean:
+            return None
+        return shown(baseline.mean - student.mean), "nats per token fewer than without the teacher"
+
+    def section(self, run: Run, folder: Path) -> Section:
+        """Return the piece of text, shaded."""
+        del folder
+        if run.passage is None:
+            return Section({"panels": (), "scale": (), "tokens": None}, {})
+        values = {"panels": panels(run.passage), "scale": scale(), "tokens": table_of(run.passage)}
+        return Section(values, {"passage": [passage_picture(run.passage)]})
