@@ -46,7 +46,7 @@ class ArmFolder:
 
     @property
     def model(self) -> Path:
-        """A folder that `tutelage.models.load_model` reads, alone."""
+        """A folder that `tutelage.models.load_model` reads, alone; a language model: `from_pretrained`."""
         return self.path / "model"
 
     @property
@@ -119,12 +119,11 @@ class RunFolder:
 
     @property
     def text(self) -> Path:
-        """One held-out piece of text (about 300 tokens) as the language models of the first seed read it.
+        """One held-out piece of text, token by token, where the run is about texts.
 
-        {"tokens": [text, ...], "teacher_nll", "student_nll", "baseline_nll", "student_kl", "baseline_kl": [nats, ...]},
-        lists of one length; without a baseline, its two are left out. The tokens one after the other are the text. What
-        stands at i belongs to the prediction of token i: -log p(token i), and KL(teacher || network) at T = 1; null
-        where nothing predicts the token (the first of a row; what a masked language model is shown).
+        {"seed", "row", "tokens": [text, ...], "nll": {"teacher": [...], "student", "baseline"}, "kl": {"student",
+        "baseline"}}: nats for each token given those before it; kl: KL(teacher || network). All lists have the length
+        of the tokens, null where one is no target: the first has nothing before it. Networks: those of the first seed.
         """
         return self.path / "text.json"
 
