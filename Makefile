@@ -38,8 +38,9 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports
 
+# Tests take one thread each (tests/conftest.py), so two run side by side.
 unit: $(READY)
-	$(BIN)/pytest -m 'not slow and not gpu'
+	$(BIN)/pytest -m 'not slow and not gpu' --numprocesses 2 --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow --timeout 1800
