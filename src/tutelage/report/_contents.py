@@ -59,13 +59,17 @@ class Answers:
 
 @dataclass(frozen=True)
 class Passage:
-    """A held-out piece of text as language models read it, in nats; None where nothing predicts the token."""
+    """A held-out piece of text as language models read it, in nats; None where nothing predicts the token.
 
+    seed: of the students.
+    """
+
+    seed: int
     tokens: tuple[str, ...]
     nll: Mapping[str, tuple[float | None, ...]]
     """By role: -log of the probability of each token."""
     kl: Mapping[str, tuple[float | None, ...]]
-    """By role, without the teacher: how far the distribution that predicts each token is from the teacher's."""
+    """By role: how far the distribution that predicts each token is from the teacher's. Empty without a teacher."""
 
 
 @dataclass(frozen=True, eq=False)

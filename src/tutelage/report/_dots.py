@@ -49,7 +49,9 @@ def scores(run: Run, metric: Metric) -> Picture | None:
     # Texts stand to the right of what they tell of.
     axes.set_xlim(low - 0.12 * span, high + 0.6 * span)
     name_rows(axes, list(there))
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    # The room of the texts is no part of the scale.
+    near = [at for at in MaxNLocator(4).tick_values(low, high) if low - 0.12 * span <= at <= high + 0.12 * span]
+    axes.set_xticks(near)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     axes.grid(axis="x", color=LIGHT["line"], linewidth=0.5)
     axes.set_axisbelow(True)

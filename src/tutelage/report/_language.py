@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from tutelage.report import _dots
@@ -45,9 +45,9 @@ class Language(Task):
     better = "The student predicts held-out text better than its teacher"
     answered = "held-out tokens guessed"
 
-    def passage(self, folder: RunFolder, arms: Sequence[str]) -> Passage | None:
+    def passage(self, folder: RunFolder) -> Passage | None:
         """Read the piece of text, where there is one already."""
-        return read_passage(folder.text, arms) if folder.text.is_file() else None
+        return read_passage(folder.text) if folder.text.is_file() else None
 
     def tested(self, run: Run) -> str:
         """Return the number of held-out tokens."""
@@ -86,7 +86,8 @@ class Language(Task):
     def section(self, run: Run, folder: Path) -> Section:
         """Return the piece of text, shaded."""
         del folder
-        if run.passage is None:
-            return Section({"panels": (), "scale": (), "tokens": None}, {})
+        # Without a teacher there is no distance to one.
+        if run.passage is None or not run.passage.kl:
+            return Section({"panels": ()}, {})
         values = {"panels": panels(run.passage), "scale": scale(), "tokens": table_of(run.passage)}
         return Section(values, {"passage": [passage_picture(run.passage)]})

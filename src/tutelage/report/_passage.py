@@ -26,29 +26,35 @@ _ROUNDING = 1e-3
 """A KL or -log p that is below zero by less is zero: it was computed in few digits."""
 
 
-def read_passage(file: Path, arms: Sequence[str]) -> Passage:
-    """Read the piece of text; arms: the students of the run, whose readings must be there."""
-    roles = [name for name in (STUDENT, BASELINE) if name in arms]
-    keys = [f"{role}_nll" for role in (TEACHER, *roles)] + [f"{role}_kl" for role in roles]
-    value = read_json(file, ["tokens", *keys])
-    reader = Reader(file, value)
+def read_passage(file: Path) -> Passage:
+    """Read the piece of text, and what each network that is in the file says of its tokens."""
+    reader = Reader(file, read_json(file, ["seed", "tokens", "nll", "kl"]))
     tokens = tuple(reader.items("tokens", str))
-    nats = {key: _nats(reader, key, len(tokens)) for key in keys}
     if not tokens:
         raise DamagedDataError(f"{file}: tokens is empty; expected the tokens of a piece of text")
-    nll = {role: nats[f"{role}_nll"] for role in (TEACHER, *roles)}
-    return Passage(tokens, nll, {role: nats[f"{role}_kl"] for role in roles})
+    nll, kl = (_by_role(reader, key, len(tokens)) for key in ("nll", "kl"))
+    lacking = [role for role in (TEACHER, *kl) if kl and role not in nll]
+    if lacking:
+        raise DamagedDataError(f"{file}: nll lacks {lacking}; expected all that kl has, and the teacher")
+    return Passage(int(reader.number("seed")), tokens, nll, kl)
 
 
-def _nats(reader: Reader, key: str, length: int) -> tuple[float | None, ...]:
-    items = reader.items(key, object)
+def _by_role(reader: Reader, key: str, length: int) -> dict[str, tuple[float | None, ...]]:
+    lists = Reader(reader.file, reader.values(key, list))
+    # In the order of the page, whatever that of the file.
+    roles = [role for role in (TEACHER, STUDENT, BASELINE) if role in lists.value]
+    return {role: _nats(lists, f"{key}.{role}", lists.value[role], length) for role in roles}
+
+
+def _nats(reader: Reader, key: str, items: Sequence[object], length: int) -> tuple[float | None, ...]:
     if len(items) != length:
         raise DamagedDataError(f"{reader.file}: {key} has {len(items)} numbers; expected {length}, one for each token")
     found: list[float | None] = []
     for place, item in enumerate(items):
-        number = None if item is None else Reader(reader.file, {f"{key}[{place}]": item}).number(f"{key}[{place}]")
+        name = f"{key}[{place}]"
+        number = None if item is None else Reader(reader.file, {name: item}).number(name)
         if number is not None and number < -_ROUNDING:
-            raise DamagedDataError(f"{reader.file}: {key}[{place}] is {number!r}; expected no less than 0")
+            raise DamagedDataError(f"{reader.file}: {name} is {number!r}; expected no less than 0")
         found.append(None if number is None else max(0.0, number))
     return tuple(found)
 

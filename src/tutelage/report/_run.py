@@ -62,7 +62,7 @@ def read_run(path: Path) -> Run:
         partial={name: tuple(of_name) for name, of_name in partial.items()},
         missing=tuple(missing),
         answers=task.answers(folder, record, every),
-        passage=task.passage(folder, names),
+        passage=task.passage(folder),
     )
 
 

@@ -62,9 +62,9 @@ class Task(ABC):
         del folder, record, arms
         return None
 
-    def passage(self, folder: RunFolder, arms: Sequence[str]) -> Passage | None:
+    def passage(self, folder: RunFolder) -> Passage | None:
         """Read the piece of text that is kept."""
-        del folder, arms
+        del folder
         return None
 
     @abstractmethod
