@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -91,20 +90,6 @@ def divergences(rows: int) -> Case:
         tolerance = JUMPY.get(name, TOLERANCE)
         case[name] = Variant(step, student, truth.divergence(measured, teacher, labels), tolerance)
     return case
-
-
-def one(case: str, name: str, *, small: bool = False) -> Variant:
-    """Return one variant of a case by name, at two rows if it is to be small."""
-    makers: dict[str, tuple[Callable[[int], Case], int]] = {
-        "dense": (dense, DENSE_ROWS),
-        "head": (head, HEAD_ROWS),
-        "top_k": (top_k, HEAD_ROWS),
-        "divergences": (divergences, DIVERGENCE_ROWS),
-    }
-    if case == "scaling":
-        return head(2 if small else int(name.replace(",", "")))[TORCH]
-    maker, rows = makers[case]
-    return maker(2 if small else rows)[name]
 
 
 def _dense_inputs(rows: int, source: torch.Generator) -> tuple[DenseStudent, Tensor, Tensor]:

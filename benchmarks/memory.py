@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.cases import one
+from benchmarks.catalogue import one
 from benchmarks.variants import Variant
 from tutelage.execution import byte_budget
 

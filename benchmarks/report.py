@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.machine import description
-from benchmarks.sections import SCALING_WARM_UPS, Bound, Section, all_bounds
-from benchmarks.timing import FOREIGN, WARM_UPS
+from benchmarks.section import Bound, Section, all_bounds
+from benchmarks.sections import SCALING_WARM_UPS
+from benchmarks.timing import FOREIGN, WARM_UPS, Timings
 from benchmarks.truth import HARD, SOFT, TEMPERATURE
 from benchmarks.variants import TOLERANCE
 
@@ -73,10 +74,7 @@ def readme(sections: Sequence[Section]) -> str:
 
 def table(section: Section) -> str:
     """Return one section: its table, and its bounds beside what was measured."""
-    rounds = len(next(iter(section.timings.seconds.values())))
-    disturbed = section.timings.disturbed
-    note = f" Other processes were busy in {disturbed} steps." if disturbed else ""
-    lines = [f"## {section.title}", "", f"{section.what} {rounds} rounds.{note}", ""]
+    lines = [f"## {section.title}", "", f"{section.what}{_rounds(section.timings)}", ""]
     lines += markdown_table(section.header, section.rows)
     if section.bounds:
         rows = [
@@ -85,6 +83,14 @@ def table(section: Section) -> str:
         ]
         lines += ["", *markdown_table(("bound", "measured", "at most", "met"), rows)]
     return "\n".join([*lines, ""])
+
+
+def _rounds(timings: Timings | None) -> str:
+    if timings is None:
+        return ""
+    rounds = len(next(iter(timings.seconds.values())))
+    note = f" Other processes were busy in {timings.disturbed} steps." if timings.disturbed else ""
+    return f" {rounds} rounds.{note}"
 
 
 def _figure(bound: Bound) -> str:

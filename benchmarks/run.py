@@ -12,7 +12,8 @@ import torch
 
 from benchmarks.machine import description
 from benchmarks.report import readme, table
-from benchmarks.sections import SECTIONS, Section
+from benchmarks.section import Section
+from benchmarks.sections import SECTIONS
 
 README = Path(__file__).parent / "README.md"
 
@@ -42,8 +43,8 @@ def main() -> None:
 
 def _figures(section: Section) -> dict[str, object]:
     return {
-        "seconds": section.timings.seconds,
-        "disturbed_steps": section.timings.disturbed,
+        "seconds": section.timings.seconds if section.timings else {},
+        "disturbed_steps": section.timings.disturbed if section.timings else 0,
         "relative_errors": section.errors,
         "peak_bytes": {name: asdict(peak) for name, peak in section.peaks.items()},
         "bounds": [{**asdict(bound), "is_met": bound.is_met} for bound in section.bounds],

@@ -2,60 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from benchmarks import cases
 from benchmarks.cases import COMPILE, EAGER, LIGER, LIGER_COMPILED, PRODUCTS, SCALING_ROWS, TORCH
-from benchmarks.memory import Peak, peak_of
-from benchmarks.timing import Ratio, Timings, measure
-from benchmarks.variants import Case, check
-
-Errors = dict[str, dict[str, float]]
+from benchmarks.language_sections import LANGUAGE_SECTIONS
+from benchmarks.section import Bound, Section, checked_and_timed, megabytes, milliseconds, peaks_of, times, worst_error
+from benchmarks.timing import measure
+from benchmarks.variants import check
 
 SCALING_ROUNDS, SCALING_WARM_UPS = 3, 1
 
 
-@dataclass(frozen=True)
-class Bound:
-    """One claim of the issue: a figure that must not exceed a limit."""
-
-    what: str
-    measured: float
-    limit: float
-    unit: str
-
-    @property
-    def is_met(self) -> bool:
-        """Whether the figure is within its limit."""
-        return self.measured <= self.limit
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table with its bounds, and what it was made of."""
-
-    title: str
-    what: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    bounds: list[Bound]
-    timings: Timings
-    errors: Errors
-    peaks: dict[str, Peak] = field(default_factory=dict)
-
-
 def dense(rounds: int) -> Section:
     """Return the section of logits that stand in memory."""
-    errors, timings = _checked_and_timed(cases.dense(cases.DENSE_ROWS), rounds)
-    peaks = _peaks("dense", timings.seconds)
+    errors, timings = checked_and_timed(cases.dense(cases.DENSE_ROWS), rounds)
+    peaks = peaks_of("dense", timings.seconds)
     rows = [
         (
             name,
-            _milliseconds(timings, name),
-            _times(timings.ratio(name, EAGER)),
-            _megabytes(peaks[name], "values"),
-            _error(errors, name),
+            milliseconds(timings, name),
+            times(timings.ratio(name, EAGER)),
+            megabytes(peaks[name], "values"),
+            worst_error(errors, name),
         )
         for name in timings.seconds
     ]
@@ -79,16 +48,16 @@ def dense(rounds: int) -> Section:
 
 def head(rounds: int) -> Section:
     """Return the section of hidden states and heads."""
-    errors, timings = _checked_and_timed(cases.head(cases.HEAD_ROWS), rounds)
-    peaks = _peaks("head", errors)
+    errors, timings = checked_and_timed(cases.head(cases.HEAD_ROWS), rounds)
+    peaks = peaks_of("head", errors)
     rows = [
         (
             name,
-            _milliseconds(timings, name),
-            _times(timings.ratio(name, PRODUCTS)),
-            _times(timings.ratio(name, EAGER)),
-            _megabytes(peaks.get(name), "weight"),
-            _error(errors, name),
+            milliseconds(timings, name),
+            times(timings.ratio(name, PRODUCTS)),
+            times(timings.ratio(name, EAGER)),
+            megabytes(peaks.get(name), "weight"),
+            worst_error(errors, name),
         )
         for name in timings.seconds
     ]
@@ -123,17 +92,17 @@ def head(rounds: int) -> Section:
 
 def top_k(rounds: int) -> Section:
     """Return the section of a stored teacher."""
-    errors, timings = _checked_and_timed(cases.top_k(cases.HEAD_ROWS), rounds)
-    peaks = _peaks("top_k", timings.seconds)
+    errors, timings = checked_and_timed(cases.top_k(cases.HEAD_ROWS), rounds)
+    peaks = peaks_of("top_k", timings.seconds)
     alone = {TORCH: cases.CE_TORCH, COMPILE: cases.CE_COMPILE}
     rows = [
         (
             name,
-            _milliseconds(timings, name),
-            _times(timings.ratio(name, alone[name])) if name in alone else "",
-            _times(timings.ratio(name, cases.CE_EAGER)),
-            _megabytes(peaks[name], "weight"),
-            _error(errors, name),
+            milliseconds(timings, name),
+            times(timings.ratio(name, alone[name])) if name in alone else "",
+            times(timings.ratio(name, cases.CE_EAGER)),
+            megabytes(peaks[name], "weight"),
+            worst_error(errors, name),
         )
         for name in timings.seconds
     ]
@@ -165,7 +134,7 @@ def scaling(rounds: int) -> Section:
     """Return the section of growing N, in few rounds: one of them takes a minute."""
     case = cases.scaling()
     errors, timings = check(case), measure(case, min(rounds, SCALING_ROUNDS), SCALING_WARM_UPS)
-    peaks = _peaks("scaling", timings.seconds)
+    peaks = peaks_of("scaling", timings.seconds)
     first = next(iter(timings.seconds))
     per_row = {f"{count:,}": timings.ratio(f"{count:,}", first, SCALING_ROWS[0] / count) for count in SCALING_ROWS}
     flat = {name: peak.beside("weight", "hidden") for name, peak in peaks.items()}
@@ -173,10 +142,10 @@ def scaling(rounds: int) -> Section:
         (
             name,
             f"{timings.median(name):.2f}",
-            _times(per_row[name]),
+            times(per_row[name]),
             f"{flat[name]:.0f}",
             f"{peaks[name].gradients['hidden'] / 1e6:.0f}",
-            _error(errors, name),
+            worst_error(errors, name),
         )
         for name in timings.seconds
     ]
@@ -208,13 +177,13 @@ def scaling(rounds: int) -> Section:
 
 def divergences(rounds: int) -> Section:
     """Return the section of all divergences."""
-    errors, timings = _checked_and_timed(cases.divergences(cases.DIVERGENCE_ROWS), rounds)
+    errors, timings = checked_and_timed(cases.divergences(cases.DIVERGENCE_ROWS), rounds)
     rows = [
         (
             f"`{name}`" if name != EAGER else f"forward KL in {EAGER}",
-            _milliseconds(timings, name),
-            _times(timings.ratio(name, EAGER)),
-            _error(errors, name),
+            milliseconds(timings, name),
+            times(timings.ratio(name, EAGER)),
+            worst_error(errors, name),
         )
         for name in timings.seconds
     ]
@@ -236,38 +205,5 @@ SECTIONS: dict[str, Callable[[int], Section]] = {
     "top_k": top_k,
     "scaling": scaling,
     "divergences": divergences,
+    **LANGUAGE_SECTIONS,
 }
-
-
-def _checked_and_timed(case: Case, rounds: int) -> tuple[Errors, Timings]:
-    """Compare every variant with the truth first: what is wrong is never timed."""
-    return check(case), measure(case, rounds)
-
-
-def _peaks(case: str, names: Iterable[str]) -> dict[str, Peak]:
-    return {name: peak_of(case, name) for name in names}
-
-
-def _milliseconds(timings: Timings, name: str) -> str:
-    return f"{timings.median(name) * 1e3:.0f}"
-
-
-def _times(ratio: Ratio) -> str:
-    return f"**{ratio.median:.2f}x** ({ratio.low:.2f}-{ratio.high:.2f})"
-
-
-def _megabytes(peak: Peak | None, *leaves: str) -> str:
-    if peak is None:
-        return ""
-    return f"{peak.beside(*leaves):.0f} ({peak.beside(*leaves, allocated=True):.0f})"
-
-
-def _error(errors: Errors, name: str) -> str:
-    if name not in errors:
-        return ""
-    return f"{max(error for leaf, error in errors[name].items() if leaf != 'loss'):.0e}"
-
-
-def all_bounds(sections: Sequence[Section]) -> list[Bound]:
-    """Return the bounds of all sections."""
-    return [bound for section in sections for bound in section.bounds]

@@ -11,44 +11,52 @@ from torch import Tensor
 
 import tutelage as tl
 from benchmarks.truth import HARD, SOFT, TEMPERATURE
-from benchmarks.variants import HeadStudent, Student
+from benchmarks.variants import HeadStudent, TensorStudent
 from tutelage.distributions import Distribution
 
 Step = Callable[[], Tensor]
 
 
-def _backward(loss: Tensor) -> Tensor:
+def backward(loss: Tensor) -> Tensor:
+    """Go backward from a loss and return it."""
     loss.backward()
     return loss.detach()
 
 
-def tutelage(student: Student, teacher: Distribution, labels: Tensor, backend: str) -> Step:
-    """Return the step of an `Objective` of a soft and a hard term."""
-    objective = tl.Objective(
+def soft_and_hard(backend: str) -> tl.Objective:
+    """Return the objective of every case but the table of divergences and that of TRL's trainers."""
+    return tl.Objective(
         {
             "soft": tl.Term(tl.ForwardKL(), weight=SOFT, temperature=TEMPERATURE),
             "hard": tl.Term(tl.ForwardKL(), teacher="labels", weight=HARD),
         },
         backend=backend,
     )
-    return lambda: _backward(objective(student.side(), {"teacher": teacher, "labels": tl.Labels(labels)}).loss)
 
 
-def tutelage_cross_entropy(student: Student, labels: Tensor, backend: str) -> Step:
+def tutelage(student: TensorStudent, teacher: Distribution, labels: Tensor, backend: str) -> Step:
+    """Return the step of an `Objective` of a soft and a hard term."""
+    objective = soft_and_hard(backend)
+    return lambda: backward(objective(student.side(), {"teacher": teacher, "labels": tl.Labels(labels)}).loss)
+
+
+def tutelage_cross_entropy(student: TensorStudent, labels: Tensor, backend: str) -> Step:
     """Return the step of the hard term alone, with weight 1."""
     objective = tl.Objective({"hard": tl.Term(tl.ForwardKL(), teacher="labels")}, backend=backend)
-    return lambda: _backward(objective(student.side(), {"labels": tl.Labels(labels)}).loss)
+    return lambda: backward(objective(student.side(), {"labels": tl.Labels(labels)}).loss)
 
 
-def tutelage_divergence(student: Student, teacher: Tensor, labels: Tensor, kind: tl.divergences.Divergence) -> Step:
+def tutelage_divergence(
+    student: TensorStudent, teacher: Tensor, labels: Tensor, kind: tl.divergences.Divergence
+) -> Step:
     """Return the step of one divergence at the temperature, without T²."""
     given = labels if kind.needs_labels else None
-    return lambda: _backward(
+    return lambda: backward(
         tl.divergence(student.side(), teacher, kind, temperature=TEMPERATURE, labels=given, backend="torch")
     )
 
 
-def eager(student: Student, teacher: Callable[[], Tensor], labels: Tensor) -> Step:
+def eager(student: TensorStudent, teacher: Callable[[], Tensor], labels: Tensor) -> Step:
     """Return the step in plain PyTorch, all logits at once; the teacher's are made within it where they have a head."""
 
     def step() -> Tensor:
@@ -56,19 +64,19 @@ def eager(student: Student, teacher: Callable[[], Tensor], labels: Tensor) -> St
         with torch.no_grad():
             other = teacher()
         soft = _eager_kl(logits, other) * TEMPERATURE**2
-        return _backward(SOFT * soft + HARD * F.cross_entropy(logits, labels))
+        return backward(SOFT * soft + HARD * F.cross_entropy(logits, labels))
 
     return step
 
 
-def eager_kl(student: Student, teacher: Tensor) -> Step:
+def eager_kl(student: TensorStudent, teacher: Tensor) -> Step:
     """Return the step of the soft term alone in plain PyTorch, without weight and T²."""
-    return lambda: _backward(_eager_kl(student.logits(student.leaves, slice(None)), teacher))
+    return lambda: backward(_eager_kl(student.logits(student.leaves, slice(None)), teacher))
 
 
-def eager_cross_entropy(student: Student, labels: Tensor) -> Step:
+def eager_cross_entropy(student: TensorStudent, labels: Tensor) -> Step:
     """Return the step of the hard term alone in plain PyTorch."""
-    return lambda: _backward(F.cross_entropy(student.logits(student.leaves, slice(None)), labels))
+    return lambda: backward(F.cross_entropy(student.logits(student.leaves, slice(None)), labels))
 
 
 def _eager_kl(student: Tensor, teacher: Tensor) -> Tensor:
@@ -97,7 +105,7 @@ def liger(student: HeadStudent, hidden: Tensor, weight: Tensor, labels: Tensor, 
         )
         return loss
 
-    return lambda: _backward(module()(student.leaves["hidden"], student.leaves["weight"], hidden, weight, labels))
+    return lambda: backward(module()(student.leaves["hidden"], student.leaves["weight"], hidden, weight, labels))
 
 
 def products(student: HeadStudent, hidden: Tensor, weight: Tensor, *, allocates: bool) -> Step:

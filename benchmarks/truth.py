@@ -20,14 +20,16 @@ TEMPERATURE, SOFT, HARD = 2.0, 0.7, 0.3
 TeacherLogits = Callable[[slice], Tensor]
 
 
-def distillation(teacher: TeacherLogits, labels: Tensor) -> RowLoss:
+def distillation(
+    teacher: TeacherLogits, labels: Tensor, temperature: float = TEMPERATURE, soft: float = SOFT, hard: float = HARD
+) -> RowLoss:
     """Return the soft and the hard term with a teacher known by all its logits."""
 
     def loss(student: Tensor, rows: slice) -> Tensor:
-        log_p = (teacher(rows).double() / TEMPERATURE).log_softmax(-1)
-        log_q = (student / TEMPERATURE).log_softmax(-1)
-        soft = (log_p.exp() * (log_p - log_q)).sum() * TEMPERATURE**2
-        return (SOFT * soft + HARD * _cross_entropies(student, labels[rows])) / len(labels)
+        log_p = (teacher(rows).double() / temperature).log_softmax(-1)
+        log_q = (student / temperature).log_softmax(-1)
+        divergence = (log_p.exp() * (log_p - log_q)).sum() * temperature**2
+        return (soft * divergence + hard * _cross_entropies(student, labels[rows])) / len(labels)
 
     return loss
 

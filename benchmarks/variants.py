@@ -26,10 +26,8 @@ class Student(ABC):
     rows: int
     largest: str
     """The leaf whose gradient is the result of the step, and no overhead: it is left out of the memory figures."""
-
-    @abstractmethod
-    def side(self) -> tl.Logits | tl.HeadStates:
-        """Return the student as tutelage takes it."""
+    at_once = 256
+    """How many rows the truth is made of at a time."""
 
     @abstractmethod
     def logits(self, leaves: Leaves, rows: slice) -> Tensor:
@@ -41,7 +39,15 @@ class Student(ABC):
             leaf.grad = None
 
 
-class DenseStudent(Student):
+class TensorStudent(Student):
+    """Tensors that are differentiated themselves, without a network behind them."""
+
+    @abstractmethod
+    def side(self) -> tl.Logits | tl.HeadStates:
+        """Return the student as tutelage takes it."""
+
+
+class DenseStudent(TensorStudent):
     """Logits (N, V) that stand in memory."""
 
     largest = "values"
@@ -59,7 +65,7 @@ class DenseStudent(Student):
         return leaves["values"][rows]
 
 
-class HeadStudent(Student):
+class HeadStudent(TensorStudent):
     """Hidden states (N, D) and the head's weight (V, D), both trained."""
 
     largest = "weight"
@@ -134,12 +140,12 @@ def check(case: Case) -> dict[str, dict[str, float]]:
     return errors
 
 
-def _truth(student: Student, row_loss: RowLoss, at_once: int = 256) -> tuple[float, Leaves]:
+def _truth(student: Student, row_loss: RowLoss) -> tuple[float, Leaves]:
     """Return the loss and the gradients in float64, by autograd through the formula, few rows at a time."""
     leaves = {name: leaf.detach().double().requires_grad_() for name, leaf in student.leaves.items()}
     total = 0.0
-    for start in range(0, student.rows, at_once):
-        rows = slice(start, min(start + at_once, student.rows))
+    for start in range(0, student.rows, student.at_once):
+        rows = slice(start, min(start + student.at_once, student.rows))
         loss = row_loss(student.logits(leaves, rows), rows)
         loss.backward()
         total += loss.item()
