@@ -121,8 +121,8 @@ class RunFolder:
     def text(self) -> Path:
         """One held-out piece of text, token by token, where the run is about texts.
 
-        {"seed", "row", "tokens": [text, ...], "nll": {"teacher": [...], "student", "baseline"}, "kl": {"student",
-        "baseline"}}: nats for each token given those before it; kl: KL(teacher || network). All lists have the length
+        {"seed", "row", "tokens": [text, ...], "teacher_nll": [...], "student_nll", "baseline_nll", "student_kl",
+        "baseline_kl"}: nats for each token given those before it; kl: KL(teacher || network). All lists have the length
         of the tokens, null where one is no target: the first has nothing before it. Networks: those of the first seed.
         """
         return self.path / "text.json"

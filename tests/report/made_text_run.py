@@ -97,12 +97,12 @@ def make(folder, seeds=(0, 1, 2), steps=200, task="causal_lm", text=PIECE):
     write(folder / "environment.json", {"torch": "2.13.0", "threads": 2, "device": "cpu"})
     (folder / "recipe.resolved.yaml").write_text(RECIPE, encoding="utf-8")
     first = networks[seeds[0]]
-    told = {"seed": seeds[0], "row": 3, "tokens": tokens, "nll": {}, "kl": {}}
+    told = {"seed": seeds[0], "row": 3, "tokens": tokens}
     for name, network in {"teacher": teacher, **first}.items():
         nll, kl = readings(teacher, network, ids)
-        told["nll"][name] = [None, *nll.tolist()]
+        told[f"{name}_nll"] = [None, *nll.tolist()]
         if name != "teacher":
-            told["kl"][name] = [None, *kl.tolist()]
+            told[f"{name}_kl"] = [None, *kl.tolist()]
     write(folder / "text.json", told)
     return folder
 

@@ -20,6 +20,7 @@ from tutelage.report._style import DARK, LIGHT, Picture, mixed
 from tutelage.report._words import headline
 
 SEEDS = (0, 1, 2)
+READINGS = ("teacher_nll", "student_nll", "baseline_nll", "student_kl", "baseline_kl")
 
 
 class Texts(HTMLParser):
@@ -70,6 +71,10 @@ def of(run, arm, key):
 
 def change(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def drop(path, *keys):
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key not in keys}))
 
 
 def line(page, title):
@@ -164,19 +169,18 @@ def test_every_token_has_its_shade_and_its_numbers(template, page):
     for arm, tokens in zip(made_text_run.ARMS, Texts(page).tokens, strict=True):
         assert [text for _, _, text in tokens] == [token.replace("\t", "    ") for token in told["tokens"]]
         assert tokens[0][:2] == ["free", "not predicted"]
-        levels = np.digitize(told["kl"][arm][1:], bounds)
+        levels = np.digitize(told[f"{arm}_kl"][1:], bounds)
         assert len(set(levels.tolist())) > 2
         assert [kind for kind, _, _ in tokens[1:]] == [f"k{level}" for level in levels]
         for place, (_, title, _) in enumerate(tokens[1:], start=1):
-            kl, teacher, nll = told["kl"][arm][place], told["nll"]["teacher"][place], told["nll"][arm][place]
+            kl, teacher, nll = (told[key][place] for key in (f"{arm}_kl", "teacher_nll", f"{arm}_nll"))
             assert title == f"KL {kl:.2f}; −log p: teacher {teacher:.2f}, {arm} {nll:.2f}"
 
 
 def test_the_summary_of_a_panel_is_that_of_its_numbers(run):
     told = json.loads((run / "text.json").read_text())
     nulls = [None] * (len(told["tokens"]) - 4)
-    told["kl"]["student"] = [None, 0.25, 4.0, -1e-7, *nulls]
-    change(run / "text.json", **told)
+    change(run / "text.json", student_kl=[None, 0.25, 4.0, -1e-7, *nulls])
     page = build_report(run).read_text(encoding="utf-8")
     assert "KL to the teacher: 1.417 nats per token on average, 1 or more at 1 of 3 tokens; at most 4.00, at “" in page
     tokens = Texts(page).tokens[0]
@@ -238,8 +242,7 @@ def test_tokens_that_would_harm_the_page(run):
     change(
         run / "text.json",
         tokens=odd,
-        nll=dict.fromkeys(("teacher", "student", "baseline"), numbers),
-        kl=dict.fromkeys(("student", "baseline"), numbers),
+        **dict.fromkeys(READINGS, numbers),
     )
     page = build_report(run).read_text(encoding="utf-8")
     assert Texts(page).panels[0] == "<b>&␀␛��\n{{ 7 * 7 }}\n\n  名前e\u0301$x_1$�"
@@ -253,8 +256,7 @@ def test_a_long_text_is_cut_and_says_so(run):
     change(
         run / "text.json",
         tokens=["a "] * size,
-        nll=dict.fromkeys(("teacher", "student", "baseline"), numbers),
-        kl=dict.fromkeys(("student", "baseline"), numbers),
+        **dict.fromkeys(READINGS, numbers),
     )
     page = build_report(run).read_text(encoding="utf-8")
     assert Texts(page).panels[0] == "a " * 600
@@ -268,21 +270,14 @@ def test_without_a_baseline_or_a_teacher_or_a_text(run):
     for seed in SEEDS:
         shutil.rmtree(run / f"seed-{seed}" / "baseline")
     change(run / "run.json", arms=["student"])
-    told = json.loads((run / "text.json").read_text())
-    change(
-        run / "text.json",
-        nll={k: v for k, v in told["nll"].items() if k != "baseline"},
-        kl={"student": told["kl"]["student"]},
-    )
+    drop(run / "text.json", "baseline_nll", "baseline_kl")
     page = build_report(run).read_text(encoding="utf-8")
     assert len(Texts(page).panels) == 1
     assert "The student has a perplexity of " in page
     shutil.rmtree(run / "teacher")
     for seed in SEEDS:
-        path = run / f"seed-{seed}" / "student" / "scores.json"
-        scores = json.loads(path.read_text())
-        path.write_text(json.dumps({key: value for key, value in scores.items() if key not in ("kl", "agreement")}))
-    change(run / "text.json", nll={"student": told["nll"]["student"]}, kl={})
+        drop(run / f"seed-{seed}" / "student" / "scores.json", "kl", "agreement")
+    drop(run / "text.json", "teacher_nll", "student_kl")
     page = build_report(run).read_text(encoding="utf-8")
     assert Texts(page).panels == []
     assert "not finished" not in page
@@ -352,18 +347,13 @@ LENGTH = len(made_text_run.tokens_of(made_text_run.PIECE))
         ({"tokens": []}, "tokens is empty; expected"),
         ({"tokens": "abc"}, "tokens is 'abc'; expected a list of str"),
         ({"tokens": [1] * LENGTH}, r"tokens is \[1, .*…; expected a list of str"),
-        ({"tokens": ["a", "b"]}, rf"nll\.teacher has {LENGTH} numbers; expected 2, one for each token"),
+        ({"tokens": ["a", "b"]}, rf"teacher_nll has {LENGTH} numbers; expected 2, one for each token"),
         ({"seed": "first"}, "seed is 'first'; expected a number"),
-        ({"nll": [1.0]}, r"nll is \[1\.0\]; expected an object of lists"),
-        ({"nll": {"student": 1.0}}, r"nll is \{'student': 1\.0\}; expected an object of lists"),
-        ({"nll": {"student": [0.0] * LENGTH}}, r"nll lacks \['teacher', 'baseline'\]; expected all that kl has"),
-        ({"kl": {"student": [0.0]}}, rf"kl\.student has 1 numbers; expected {LENGTH}"),
-        ({"kl": {"student": ["x"] * LENGTH}}, r"kl\.student\[0\] is 'x'; expected a number"),
-        ({"kl": {"student": [True] * LENGTH}}, r"kl\.student\[0\] is True; expected a number"),
-        (
-            {"kl": {"student": [None, -0.5] + [0.0] * (LENGTH - 2)}},
-            r"kl\.student\[1\] is -0\.5; expected no less than 0",
-        ),
+        ({"student_nll": 1.0}, "student_nll is 1.0; expected a list"),
+        ({"student_kl": [0.0]}, rf"student_kl has 1 numbers; expected {LENGTH}"),
+        ({"student_kl": ["x"] * LENGTH}, r"student_kl\[0\] is 'x'; expected a number"),
+        ({"student_kl": [True] * LENGTH}, r"student_kl\[0\] is True; expected a number"),
+        ({"baseline_kl": [None, -0.5, *[0.0] * (LENGTH - 2)]}, r"baseline_kl\[1\] is -0\.5; expected no less than 0"),
     ],
 )
 def test_a_text_that_does_not_fit_is_named(run, changed, said):
@@ -372,10 +362,16 @@ def test_a_text_that_does_not_fit_is_named(run, changed, said):
         read_run(run)
 
 
+@pytest.mark.parametrize("key", ["seed", "tokens", "teacher_nll", "student_nll"])
+def test_a_reading_that_is_missing_is_named(run, key):
+    drop(run / "text.json", key)
+    with pytest.raises(DamagedDataError, match=rf"text\.json lacks \['{key}'\]; it has"):
+        read_run(run)
+
+
 @pytest.mark.parametrize("key", ["tokens", "nll", "perplexity"])
 def test_a_score_that_is_missing_is_named(run, key):
-    path = run / "seed-1" / "student" / "scores.json"
-    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+    drop(run / "seed-1" / "student" / "scores.json", key)
     with pytest.raises(DamagedDataError, match=rf"seed-1/student/scores\.json lacks \['{key}'\]"):
         read_run(run)
 

@@ -65,8 +65,8 @@ class Reader:
         """Return an object whose values are of one kind."""
         value = self.value.get(key)
         if not isinstance(value, dict) or not all(_is(item, kind) for item in value.values()):
-            kinds = "objects" if kind is dict else "lists" if kind is list else "numbers"
-            raise DamagedDataError(f"{self.file}: {key} is {_short(value)}; expected an object of {kinds}")
+            kinds = "objects" if kind is dict else "numbers"
+            raise DamagedDataError(f"{self.file}: {key} is {value!r}; expected an object of {kinds}")
         return {str(name): item for name, item in value.items()}
 
 

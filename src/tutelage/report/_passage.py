@@ -6,7 +6,6 @@ for it; an end of line gets a sign of its own, so that its shade is seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,25 +27,26 @@ _ROUNDING = 1e-3
 
 def read_passage(file: Path) -> Passage:
     """Read the piece of text, and what each network that is in the file says of its tokens."""
-    reader = Reader(file, read_json(file, ["seed", "tokens", "nll", "kl"]))
+    reader = Reader(file, read_json(file, ["seed", "tokens"]))
     tokens = tuple(reader.items("tokens", str))
     if not tokens:
         raise DamagedDataError(f"{file}: tokens is empty; expected the tokens of a piece of text")
-    nll, kl = (_by_role(reader, key, len(tokens)) for key in ("nll", "kl"))
-    lacking = [role for role in (TEACHER, *kl) if kl and role not in nll]
-    if lacking:
-        raise DamagedDataError(f"{file}: nll lacks {lacking}; expected all that kl has, and the teacher")
-    return Passage(int(reader.number("seed")), tokens, nll, kl)
-
-
-def _by_role(reader: Reader, key: str, length: int) -> dict[str, tuple[float | None, ...]]:
-    lists = Reader(reader.file, reader.values(key, list))
     # In the order of the page, whatever that of the file.
-    roles = [role for role in (TEACHER, STUDENT, BASELINE) if role in lists.value]
-    return {role: _nats(lists, f"{key}.{role}", lists.value[role], length) for role in roles}
+    there = [role for role in (TEACHER, STUDENT, BASELINE) if f"{role}_nll" in reader.value]
+    apart = [role for role in (STUDENT, BASELINE) if f"{role}_kl" in reader.value]
+    lacking = [f"{role}_nll" for role in (TEACHER, *apart) if apart and role not in there]
+    if lacking:
+        raise DamagedDataError(f"{file} lacks {lacking}; it has {[f'{role}_kl' for role in apart]}, which need them")
+    return Passage(
+        int(reader.number("seed")),
+        tokens,
+        {role: _nats(reader, f"{role}_nll", len(tokens)) for role in there},
+        {role: _nats(reader, f"{role}_kl", len(tokens)) for role in apart},
+    )
 
 
-def _nats(reader: Reader, key: str, items: Sequence[object], length: int) -> tuple[float | None, ...]:
+def _nats(reader: Reader, key: str, length: int) -> tuple[float | None, ...]:
+    items = reader.items(key, object)
     if len(items) != length:
         raise DamagedDataError(f"{reader.file}: {key} has {len(items)} numbers; expected {length}, one for each token")
     found: list[float | None] = []
