@@ -98,6 +98,20 @@ def test_what_is_learned(by):
     assert influence(batch, "target_mask", lambda one: 0) == expected
 
 
+def test_labels_alone_say_what_is_compared():
+    batch = COLLATORS["right"](list(TEXTS))
+    del batch["target_mask"]
+    assert influence(batch, "input_ids", another) == READ["right"]
+    assert influence(batch, "labels", lambda token: -100) == TARGETS["right"]
+    assert {name: float(count) for name, count in MODEL.term_counts(batch).items()} == {"soft": 5, "hard": 5}
+    # Which of two tokens would be asked for tells one place from the next.
+    batch["labels"][0, 3] = -100
+    assert influence(batch, "labels", lambda token: -100) == [[0, 0, 0, 0, 1, 1], *TARGETS["right"][1:]]
+    before = MODEL(normalizer={"soft": 1.0, "hard": 1.0}, **batch)["parts"]["soft"]
+    by_mask = {**batch, "target_mask": (batch["labels"] != -100).long()}
+    assert torch.equal(before, MODEL(normalizer={"soft": 1.0, "hard": 1.0}, **by_mask)["parts"]["soft"])
+
+
 def test_a_prompt_that_gets_a_target_is_seen_to_matter():
     """The lists above would be of no use if nothing could change them."""
     batch = COLLATORS["right"](list(TEXTS))

@@ -47,7 +47,8 @@ def two_processes(tmp_path_factory):
         port = free.getsockname()[1]
     script = Path(__file__).with_name("language_ranks.py")
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    common |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(Path(__file__).parents[1])}
+    places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    common |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.pathsep.join(places)}
     ranks = [
         subprocess.Popen(
             [sys.executable, str(script), str(folder)],
