@@ -21,6 +21,7 @@ from tutelage.models import (
     language_model,
     vocabulary_width,
 )
+from tutelage.tasks import CausalLM
 
 V, L = 97, 6
 COMMON = {
@@ -173,13 +174,14 @@ def test_both_sides_of_a_distillation():
     """Through DistillationModel, student and teacher of two families and widths, against logits made as a whole."""
     student, teacher = build("llama"), build("gpt2")
     objective = tl.Objective({"soft": tl.Term(tl.ForwardKL(), temperature=2.0)})
-    model = tl.DistillationModel(language_model(student), {"teacher": language_model(teacher)}, objective)
+    model = tl.DistillationModel(language_model(student), {"teacher": language_model(teacher)}, objective, CausalLM())
     loss = model(**batch())["loss"]
     loss.backward()
     found = student.model.embed_tokens.weight.grad.clone()
     student.zero_grad()
-    q, p = ((side(**batch()).logits / 2).log_softmax(-1) for side in (student, teacher))
-    expected = 4 * (p.exp() * (p - q)).sum(-1).mean()
+    # Each token but the first is predicted by the one before it.
+    q, p = ((side(**batch()).logits[:, :-1] / 2).log_softmax(-1) for side in (student, teacher))
+    expected = 4 * (p.exp() * (p - q)).sum(-1)[batch()["attention_mask"][:, 1:].bool()].mean()
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-5)
     torch.autograd.backward(expected, inputs=list(student.parameters()))
     torch.testing.assert_close(found, student.model.embed_tokens.weight.grad, atol=1e-6, rtol=1e-4)
