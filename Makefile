@@ -12,7 +12,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make docs       write the generated table into docs/divergences.md"
-	@echo "make bench      speed and memory beside PyTorch and Liger-Kernel (writes benchmarks/README.md)"
+	@echo "make bench      speed and memory beside PyTorch and the peers (writes benchmarks/README.md)"
 	@echo "make clean      remove the virtual environments and caches"
 
 $(READY): pyproject.toml constraints.txt

@@ -49,7 +49,9 @@ def description() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, {' '.join(platform.libc_ver())}",
         "Python": platform.python_version(),
         "PyTorch": f"{torch.__version__}, {torch.get_num_threads()} threads",
+        "transformers": _version("transformers"),
         "Liger-Kernel": _version("liger-kernel"),
+        "TRL": _version("trl"),
         "tutelage": f"{_version('tutelage')}, commit {_commit()}",
     }
 

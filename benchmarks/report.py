@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.language import NETWORKS
 from benchmarks.machine import description
 from benchmarks.section import Bound, Section, all_bounds
 from benchmarks.sections import SCALING_WARM_UPS
@@ -15,11 +16,12 @@ _HEAD = """# Speed and memory
 
 <!-- Written by `python -m benchmarks.run`; edit benchmarks/report.py instead. -->
 
-Made by `make bench`, in a virtual environment of its own with Liger-Kernel beside. {summary}
+Made by `make bench`, in a virtual environment of its own with Liger-Kernel and TRL beside. {summary}
 
 One training step, forward and backward, in float32 on 2 threads of the CPU below. The objective is that of Hinton et
 al.: `{soft} T² KL(teacher || student)` at T = {temperature:g} plus `{hard}` times the cross-entropy to hard labels,
-mean over the N rows; logits are random with a standard deviation of about 3.
+mean over the N rows; logits are random with a standard deviation of about 3. What TRL can
+train differs, as its section says.
 
 {machine}
 """
@@ -55,6 +57,20 @@ _HOW = f"""## How it is measured
   for": the results are allocated within the step, as `hidden @ weight.T` does, so the system maps and clears pages.
 - **PyTorch** is `F.kl_div(log_softmax(s / T), log_softmax(t / T), log_target=True, reduction="batchmean") * T²` and
   `F.cross_entropy`, with autograd.
+- **A language model's step** starts at the tokens: both networks forward, the student backward, nothing kept from step
+  to step but weights and tokens. Its truth is the same networks in float64, with PyTorch's `RMSNorm` for theirs, which
+  computes in float32; every parameter's gradient is compared. Here memory is that of the whole step, with the gradients
+  and the networks' own activations. PyTorch is transformers' `LlamaForCausalLM` called for its logits, then as above,
+  the KL summed over ids and averaged over the positions that predict; labels are shifted and not logits, since a slice
+  of logits would be copied. tutelage is a `DistillationModel` of
+  `language_model(student)` and `language_model(teacher)`. Liger-Kernel's loss gets the hidden states of both decoders.
+  "{NETWORKS}" is both decoders and the student's backward from a constant, without heads and loss.
+- **TRL's trainers** are `trl.experimental.gkd.GKDTrainer` and `trl.DistillationTrainer` with beta = 0, that is
+  KL(teacher || student), and without gradient checkpointing and bfloat16; `compute_loss` and the backward are the step.
+  Neither multiplies by T² nor knows hard labels, and GKDTrainer's loss has T = 1 whatever its temperature, so the case
+  has the objective that both can train. DistillationTrainer samples completions; it is given them, with the first
+  token of a row as the prompt. Its chunks are 4,096 tokens by 32,768 ids: at this size they are all the logits there
+  are.
 
 `python -m benchmarks.run --case dense --rounds 21` runs a part of it and prints its tables; `--json FILE` keeps every
 single time. `python -m benchmarks.sweep` shows where the block sizes come from.
