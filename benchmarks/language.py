@@ -65,13 +65,16 @@ def trl(tokens: int) -> Case:
     """Return the step of the objective that both trainers of TRL have: forward KL at T = 1, without hard labels."""
     student, teacher, _, expected = _networks(tokens, 1.0, 1.0, 0.0)
     objective = steps.soft_alone
-    return {
+    case = {
         TORCH: Variant(steps.tutelage(student.model, teacher, student.ids, objective("torch")), student, expected),
         COMPILE: Variant(steps.tutelage(student.model, teacher, student.ids, objective("compile")), student, expected),
         EAGER: Variant(steps.eager_soft(student.model, teacher, student.ids), student, expected),
-        GKD: Variant(steps.trl_gkd(student.model, teacher, student.ids), student, expected),
-        DISTILLATION: Variant(steps.trl_distillation(student.model, teacher, student.ids), student, expected),
     }
+    for name, step in ((GKD, steps.trl_gkd), (DISTILLATION, steps.trl_distillation)):
+        # Its trainers replace the forward of the models they get, so each has networks of its own.
+        own = LanguageStudent(copy.deepcopy(student.model), student.ids)
+        case[name] = Variant(step(own.model, copy.deepcopy(teacher), own.ids), own, expected)
+    return case
 
 
 def exact(model: LlamaForCausalLM) -> LlamaForCausalLM:
