@@ -229,7 +229,7 @@ def test_a_start_that_fails_while_writing_is_undone(recipe, tmp_path, monkeypatc
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tutelage.runs._run.write_test_rows", full)
+    monkeypatch.setattr("tutelage.runs._classification.write_arrays", full)
     with pytest.raises(RunFolderError, match="No space left"):
         run(recipe, tmp_path / "run")
     (tmp_path / "empty").mkdir()

@@ -6,7 +6,20 @@ import sys
 from pathlib import Path
 
 from tutelage.cli._console import table, width_of
-from tutelage.config import DigitsData, ImagesData, MLPModel, ModelSpec, Recipe, SavedModel, TableData, TimmModel
+from tutelage.config import (
+    DigitsData,
+    ImagesData,
+    LlamaModel,
+    MLPModel,
+    ModelSpec,
+    PythonData,
+    Recipe,
+    SavedModel,
+    TableData,
+    TextData,
+    TextsSpec,
+    TimmModel,
+)
 
 
 def describe(recipe: Recipe, folder: Path | None = None) -> str:
@@ -29,6 +42,8 @@ def describe(recipe: Recipe, folder: Path | None = None) -> str:
 
 def _data(recipe: Recipe) -> str:
     data = recipe.data
+    if isinstance(data, TextsSpec):
+        return _texts(data)
     if isinstance(data, DigitsData):
         text = "1,797 scans of handwritten digits, bundled with scikit-learn"
     elif isinstance(data, TableData):
@@ -43,19 +58,33 @@ def _data(recipe: Recipe) -> str:
     return text
 
 
+def _texts(data: TextsSpec) -> str:
+    if isinstance(data, PythonData):
+        text = "the source of Python's standard library, as it lies on this machine"
+    else:
+        assert isinstance(data, TextData)
+        text = f"the texts in {data.text}"
+    return f"{text}, in rows of {data.length:,} tokens"
+
+
 def _model(model: ModelSpec) -> str:
     if isinstance(model, MLPModel):
         hidden = " and ".join(map(str, model.mlp.hidden))
         text = f"MLP with {hidden} hidden units" if hidden else "a linear model"
     elif isinstance(model, TimmModel):
         text = f"{model.timm} of timm" + (", pretrained" if model.pretrained else "")
+    elif isinstance(model, LlamaModel):
+        layers = model.llama.layers
+        text = f"a Llama of {layers} layer{'s' if layers > 1 else ''} of width {model.llama.hidden}"
     else:
         assert isinstance(model, SavedModel)
-        text = model.model
+        text = model.model + (f", with adapters of rank {model.lora.rank}" if model.lora is not None else "")
     if model.weights is not None:
         text += f", weights of {model.weights}"
     if model.fit is not None:
-        text += f", first fitted on all labels for {model.fit.epochs} epochs (kept for the next run)"
+        fit = model.fit
+        length = f"{fit.steps:,} steps" if fit.steps is not None else f"{fit.epochs} epochs"
+        text += f", first fitted on all labels for {length} (kept for the next run)"
     return text
 
 

@@ -87,4 +87,6 @@ def _name(event: ArmStarted | Progress | ArmDone) -> str:
 
 
 def _scores(scores: Mapping[str, Any]) -> str:
+    if "perplexity" in scores:
+        return f"{scores['nll']:.3f} nats per token, perplexity {scores['perplexity']:.1f}"
     return f"{scores['errors']:,} errors of {scores['rows']:,}, accuracy {scores['accuracy']:.1%}"

@@ -41,7 +41,9 @@ class Recipe(Spec):
         if task == "classification" and isinstance(data, TextsSpec):
             raise refusal("these are texts, and the task is classification; add `task: causal_lm`")
         if task == "causal_lm" and isinstance(data, ClassesSpec):
-            raise refusal("these are classes, and the task is causal_lm; expected {source: pystdlib} or {text: <files>}")
+            raise refusal(
+                "these are classes, and the task is causal_lm; expected {source: pystdlib} or {text: <files>}"
+            )
         return data
 
     @field_validator("teacher", "student")

@@ -13,7 +13,8 @@ class TokenizerSpec(Spec):
     """One that is trained on the training texts, or one that is there."""
 
     train: Annotated[
-        int | None, Field(ge=258, le=10**6, description="Ids of a byte-level BPE that is trained on the training texts.")
+        int | None,
+        Field(ge=258, le=10**6, description="Ids of a byte-level BPE that is trained on the training texts."),
     ] = None
     model: Annotated[
         Text | None,
@@ -48,7 +49,8 @@ class TextsSpec(Spec):
         Fraction, Field(description="The share of texts that is held out, told by their content.")
     ] = 0.05
     limit_tokens: Annotated[
-        Count | None, Field(description="About how many tokens are trained on at most, evenly spread; all unless given.")
+        Count | None,
+        Field(description="About how many tokens are trained on at most, evenly spread; all unless given."),
     ] = None
 
 
@@ -64,6 +66,11 @@ class TextData(TextsSpec):
 
     kind: ClassVar[str] = "text"
     text: Annotated[
-        FilePath, Field(description="A file (.jsonl, .parquet, or text), a folder of files, or a pattern such as *.txt.")
+        FilePath,
+        Field(description="A file (.jsonl, .parquet, or text), a folder of files, or a pattern such as *.txt."),
     ]
     test: Annotated[FilePath | None, Field(description="The same for held-out texts; else a share is held out.")] = None
+    long_completions: Annotated[
+        Literal["refuse", "drop"],
+        Field(description="What becomes of completions and conversations that are longer than a row."),
+    ] = "refuse"

@@ -1,13 +1,14 @@
 """From a checked recipe to objects: data, networks, objective, arguments of the trainer.
 
-The one module of the config that loads torch.
-What only shows here, such as parameters that are each in range and have no meaning together, is a `RecipeError` with
-the place in the recipe, as if it had been found while reading.
+With `build_language` the only module of the config that loads torch. What only shows here, such as parameters that are
+each in range and have no meaning together, is a `RecipeError` with the place in the recipe, as if it had been found
+while reading.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,10 @@ from transformers import TrainingArguments
 from tutelage.config._data import DigitsData, ImagesData, TableData
 from tutelage.config._models import FitSpec, MLPModel, ModelSpec, SavedModel, TimmModel
 from tutelage.config._recipe import Recipe
+from tutelage.config._texts import TextsSpec
 from tutelage.data import Data, Rows, digits, images, table
 from tutelage.divergences import ALL, ForwardKL
-from tutelage.errors import CompatibilityError, ModelError, ParameterError, Problem, RecipeError
+from tutelage.errors import CompatibilityError, ModelError, ParameterError, Problem, RecipeError, VocabularyError
 from tutelage.models import Standardised, build_model, load_model, load_weights, read_card
 from tutelage.objective import Objective, Term
 from tutelage.run_folder import BASELINE
@@ -40,6 +42,7 @@ def data_of(recipe: Recipe) -> Data:
     spec = recipe.data
     if isinstance(spec, DigitsData):
         return digits(labeled=spec.labeled, omit=spec.omit)
+    assert isinstance(spec, (TableData, ImagesData)), spec
     common: dict[str, Any] = {
         "test": spec.test,
         "test_fraction": spec.test_fraction,
@@ -48,7 +51,6 @@ def data_of(recipe: Recipe) -> Data:
     }
     if isinstance(spec, TableData):
         return table(spec.table, spec.target, features=spec.features, **common)
-    assert isinstance(spec, ImagesData), spec
     return images(spec.images, size=spec.size, **common)
 
 
@@ -60,7 +62,7 @@ def objective_of(recipe: Recipe, arm: str) -> Objective:
     """
     terms: dict[str, Term] = {}
     for name, spec in recipe.objective.items():
-        with _at(f"objective.{name}.{spec.kind}"):
+        with at(f"objective.{name}.{spec.kind}"):
             terms[name] = Term(
                 ALL[spec.kind](**spec.parameters),
                 teacher=spec.teacher,
@@ -96,7 +98,7 @@ def network_of(spec: ModelSpec, role: Role, data: Data, seed: int) -> tuple[Stan
     """
     rows = data.fit if role == "teacher" else data.train
     if isinstance(spec, SavedModel):
-        with _at(f"{role}.model"):
+        with at(f"{role}.model"):
             folder = Path(spec.model)
             if not folder.is_dir():
                 raise ModelError(
@@ -105,21 +107,22 @@ def network_of(spec: ModelSpec, role: Role, data: Data, seed: int) -> tuple[Stan
                 )
             _check_card(folder, data)
             return load_model(folder), read_card(folder).model
-    architecture = _architecture(spec)
-    with _at(role), torch.random.fork_rng(devices=[]):
+    architecture = architecture_of(spec)
+    with at(role), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_model(architecture, data.shape, len(data.classes))
     if spec.weights is None:
         network.standardise(_sample(rows))
         return network, architecture
-    with _at(f"{role}.weights"):
+    with at(f"{role}.weights"):
         if (spec.weights / "model.json").is_file():
             _check_card(spec.weights, data)
         load_weights(network, spec.weights)
     return network, architecture
 
 
-def _architecture(spec: ModelSpec) -> dict[str, Any]:
+def architecture_of(spec: ModelSpec) -> dict[str, Any]:
+    """Return what `build_model` makes a network from."""
     if isinstance(spec, MLPModel):
         return {"mlp": spec.mlp.model_dump()}
     assert isinstance(spec, TimmModel), spec
@@ -163,6 +166,9 @@ def steps_of(recipe: Recipe, rows: int) -> int:
 
 def steps_to_fit(fit: FitSpec, rows: int) -> int:
     """Return how many optimiser steps the fit of a teacher takes."""
+    if fit.steps is not None:
+        return fit.steps
+    assert fit.epochs is not None, fit
     return fit.epochs * math.ceil(rows / fit.batch_size)
 
 
@@ -205,7 +211,7 @@ def fit_arguments(recipe: Recipe, fit: FitSpec, steps: int, folder: Path) -> Tra
         learning_rate=fit.learning_rate,
         weight_decay=fit.weight_decay,
         schedule="cosine",
-        warmup=0,
+        warmup=round(fit.warmup * steps),
     )
 
 
@@ -222,15 +228,16 @@ def _arguments(
     warmup: int,
     **others: Any,
 ) -> TrainingArguments:
-    device = recipe.training.device
+    device, of_texts = recipe.training.device, isinstance(recipe.data, TextsSpec)
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError([Problem("", None, "training.device", "torch finds no GPU here; use auto or cpu")])
     try:
         return TrainingArguments(
             output_dir=str(folder),
             max_steps=steps,
-            per_device_train_batch_size=batch_size,
-            per_device_eval_batch_size=_BATCH_OF_EVALUATION,
+            per_device_train_batch_size=_share(batch_size),
+            # Rows of tokens take as much memory as a whole batch of the others.
+            per_device_eval_batch_size=_share(batch_size) if of_texts else _BATCH_OF_EVALUATION,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             lr_scheduler_type="constant_with_warmup" if schedule == "constant" else schedule,
@@ -252,10 +259,19 @@ def _arguments(
         raise RecipeError([Problem("", None, "training.precision", f"float16 cannot be used here: {error}")]) from error
 
 
+def _share(batch_size: int) -> int:
+    """Return how many rows of a batch each process takes, as a launcher has set their number."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if batch_size % processes:
+        message = f"{batch_size} rows cannot be shared by {processes} processes; expected a multiple of {processes}"
+        raise RecipeError([Problem("", None, "training.batch_size", message)])
+    return batch_size // processes
+
+
 @contextmanager
-def _at(place: str) -> Iterator[None]:
+def at(place: str) -> Iterator[None]:
     """Turn what an object refuses into a problem of the recipe at this place."""
     try:
         yield
-    except (ParameterError, CompatibilityError, ModelError) as error:
+    except (ParameterError, CompatibilityError, ModelError, VocabularyError) as error:
         raise RecipeError([Problem("", None, place, str(error))]) from error

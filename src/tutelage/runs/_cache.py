@@ -1,24 +1,31 @@
-"""Fitted teachers, kept under the hash of what made them, and looked at again before they are used.
+"""Fitted teachers and tokenizers, kept under the hash of what made them, and looked at again before they are used.
 
-<cache>/teachers/<sha256>/  model.safetensors  model.json  made.json
+<cache>/teachers/<sha256>/    the files of the model, made.json
+<cache>/tokenizers/<sha256>/  those of the tokenizer, made.json
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import tutelage
+from tutelage.data import train_tokenizer
 from tutelage.errors import DamagedDataError, ModelError
-from tutelage.models import Standardised, load_model
+from tutelage.models import load_tokenizer
 from tutelage.run_folder import read_json, write_json
 
+_Kept = TypeVar("_Kept")
+
 _MADE = "made.json"
-_FILES = ("model.safetensors", "model.json")
 
 
 def cache_folder() -> Path:
@@ -31,43 +38,68 @@ def cache_folder() -> Path:
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "tutelage"
 
 
-def place_of(made_from: Mapping[str, Any]) -> Path:
-    """Return the folder of the teacher that is made from this."""
+def place_of(made_from: Mapping[str, Any], kind: str = "teachers") -> Path:
+    """Return the folder of what is made from this."""
     text = json.dumps(made_from, sort_keys=True)
-    return cache_folder() / "teachers" / hashlib.sha256(text.encode()).hexdigest()
+    return cache_folder() / kind / hashlib.sha256(text.encode()).hexdigest()
 
 
-def kept(place: Path) -> Standardised | None:
-    """Return the teacher in a folder, None if there is none.
+def kept(place: Path, load: Callable[[Path], _Kept]) -> _Kept | None:
+    """Return what a folder keeps, None if there is none.
 
     Errors: `DamagedDataError` if it is not what was written there.
     """
     if not place.exists():
         return None
     digests = read_json(place / _MADE, keys=("sha256",))["sha256"]
-    for name in _FILES:
-        if not (place / name).is_file() or not isinstance(digests, dict) or digests.get(name) != _sha256(place / name):
-            raise DamagedDataError(f"{place / name} is not what was written; fit the teacher again")
+    if not isinstance(digests, dict) or not digests:
+        raise DamagedDataError(f"{place / _MADE} names no files; expected those beside it")
+    for name, digest in digests.items():
+        if Path(name).name != name or not (place / name).is_file() or digest != _sha256(place / name):
+            raise DamagedDataError(f"{place / name} is not what was written; make it again")
     try:
-        return load_model(place)
+        return load(place)
     except ModelError as error:
-        raise DamagedDataError(f"{place} holds no teacher that can be used: {error}") from error
+        raise DamagedDataError(f"{place} holds nothing that can be used: {error}") from error
 
 
-def keep(model: Path, place: Path, made_from: Mapping[str, Any]) -> None:
-    """Copy a model's folder into the cache, whole or not at all."""
+def keep(made: Path, place: Path, made_from: Mapping[str, Any]) -> None:
+    """Copy the files of a folder into the cache, whole or not at all."""
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
+    names = sorted(file.name for file in made.iterdir() if file.is_file())
     try:
         part.mkdir(parents=True)
-        for name in _FILES:
-            shutil.copyfile(model / name, part / name)
-        write_json(part / _MADE, {"from": dict(made_from), "sha256": {name: _sha256(part / name) for name in _FILES}})
+        for name in names:
+            shutil.copyfile(made / name, part / name)
+        write_json(part / _MADE, {"from": dict(made_from), "sha256": {name: _sha256(part / name) for name in names}})
         if place.exists():
             shutil.rmtree(place)
         part.replace(place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def kept_tokenizer(texts: Iterable[str], size: int) -> Any:
+    """Return a tokenizer that is trained on texts, or was so before."""
+    texts = list(texts)
+    digest = hashlib.sha256()
+    for text in texts:
+        content = text.encode("utf-8", "surrogatepass")
+        digest.update(f"{len(content)} ".encode() + content)
+    versions = [tutelage.__version__, version("tokenizers"), version("transformers")]
+    made_from = {"texts": digest.hexdigest(), "size": size, "versions": versions}
+    place = place_of(made_from, "tokenizers")
+    # What is damaged, or cannot be kept, is only made once more: it takes seconds, and comes out the same.
+    with contextlib.suppress(DamagedDataError, OSError):
+        found = kept(place, load_tokenizer)
+        if found is not None:
+            return found
+    made = train_tokenizer(texts, size)
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as folder:
+        made.save_pretrained(folder)
+        keep(Path(folder), place, made_from)
+    return made
 
 
 def _sha256(path: Path) -> str:

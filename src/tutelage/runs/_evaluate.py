@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import load
-from tutelage.config.build import data_of
 from tutelage.errors import DataError, RunFolderError
-from tutelage.models import load_model, parameter_count
+from tutelage.models import parameter_count
 from tutelage.run_folder import ArmFolder, RunFolder, read_json
-from tutelage.runs._networks import predict, score, threads_for, with_threads
+from tutelage.runs._networks import threads_for, with_threads
 from tutelage.runs._record import write_scores
+from tutelage.runs._subject import subject_of
 
 
 def evaluate(folder: str | Path) -> dict[str, Any]:
@@ -26,19 +26,22 @@ def evaluate(folder: str | Path) -> dict[str, Any]:
     done = [arm for arm in arms if arm.done]
     if not done:
         raise RunFolderError(f"no network in {folder} is trained to its end; resume the run first")
-    data = data_of(load(run_folder.recipe))
-    if data.digest(of_all=True) != known["data"]:
+    subject = subject_of(load(run_folder.recipe))
+    if subject.digest(of_all=True) != known["data"]:
         raise DataError(f"the data changed since the run in {folder}; expected the same rows and labels")
-    networks = {arm: load_model(arm.model) for arm in done}
-    teacher = load_model(run_folder.teacher.model) if run_folder.teacher.done else None
+    networks = {arm: subject.load(arm.model) for arm in done}
+    teacher = None
+    if run_folder.teacher.done:
+        saved = subject.is_saved(run_folder.teacher.model)
+        teacher = subject.load(run_folder.teacher.model) if saved else subject.network("teacher", 0)
     every = [*networks.values(), *([] if teacher is None else [teacher])]
     with with_threads(threads_for(map(parameter_count, every), "cpu")):
-        answers = None if teacher is None else predict(teacher, data.test)
+        answers = None if teacher is None else subject.answers(teacher)
         if teacher is not None:
-            score(teacher, data, run_folder.teacher, _seconds(run_folder.teacher), None)
+            subject.score(teacher, run_folder.teacher, _seconds(run_folder.teacher), None)
         for arm, network in networks.items():
-            score(network, data, arm, _seconds(arm), answers)
-    return write_scores(run_folder)
+            subject.score(network, arm, _seconds(arm), answers)
+    return write_scores(run_folder, subject.measure)
 
 
 def _seconds(arm: ArmFolder) -> float:

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from tutelage.config import Recipe
-from tutelage.config.build import (
-    collator_of,
-    data_of,
-    fit_arguments,
-    labels_alone,
-    network_of,
-    objective_of,
-    steps_of,
-    steps_to_fit,
-    training_arguments,
-)
-from tutelage.data import Data, Rows
+from tutelage.config.build import fit_arguments, labels_alone, objective_of, steps_of, steps_to_fit, training_arguments
 from tutelage.errors import InputError, Problem, RecipeError
 from tutelage.model import DistillationModel
-from tutelage.models import Standardised, parameter_count
+from tutelage.models import parameter_count
 from tutelage.objective import Objective
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 from tutelage.runs._networks import threads_for
-from tutelage.training import collate
-
-_ROWS_TRIED = 8
+from tutelage.runs._subject import Subject, subject_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +33,7 @@ class Plan:
     recipe: Recipe
     name: str
     folder: Path
-    data: Data = field(repr=False)
+    subject: Subject = field(repr=False)
     seeds: tuple[int, ...]
     arms: tuple[str, ...]
     steps: dict[str, int]
@@ -55,13 +44,7 @@ class Plan:
     @property
     def rows(self) -> dict[str, int]:
         """How many rows each part of the data has."""
-        data = self.data
-        return {
-            "train": len(data.train),
-            "labelled": len(data.labelled),
-            "fit": len(data.fit),
-            "test": len(data.test),
-        }
+        return self.subject.rows
 
     @property
     def total_steps(self) -> int:
@@ -73,8 +56,7 @@ class Plan:
         return {
             "recipe": self.name,
             "folder": str(self.folder),
-            "data": {"rows": self.rows, "classes": list(self.data.classes), "shape": list(self.data.shape)},
-            "omitted": [self.data.classes[label] for label in self.data.omitted],
+            **self.subject.summary(),
             "parameters": self.parameters,
             "steps": self.steps,
             "seeds": list(self.seeds),
@@ -85,13 +67,7 @@ class Plan:
 
     def __str__(self) -> str:
         rows = self.rows
-        shape = " x ".join(map(str, self.data.shape))
-        omitted = ", ".join(self.data.classes[label] for label in self.data.omitted)
-        lines = [
-            f"data      {rows['train']:,} rows to train on, {rows['labelled']:,} of them with a label; "
-            f"{rows['test']:,} held out; inputs {shape}, {len(self.data.classes)} classes"
-            + (f"; the student sees none of {omitted}" if omitted else "")
-        ]
+        lines = [f"data      {self.subject.text()}"]
         if TEACHER in self.parameters:
             how = f"fitted for {self.steps[TEACHER]:,} steps on {rows['fit']:,} rows, unless it is kept from before"
             how = how if TEACHER in self.steps else "with its own weights"
@@ -113,39 +89,62 @@ def prepare(recipe: Recipe, folder: str | Path, name: str = "recipe") -> Plan:
     Errors: `RecipeError` for what only shows now, `DataError`, `DamagedDataError`, `MissingPackageError`.
     """
     place = Path(folder)
-    data = data_of(recipe)
+    subject = subject_of(recipe)
     seeds = tuple(recipe.training.seed_list)
     arms = (STUDENT, BASELINE) if recipe.baseline else (STUDENT,)
-    steps = dict.fromkeys(arms, steps_of(recipe, len(data.train)))
-    networks = {STUDENT: network_of(recipe.student, "student", data, seeds[0])[0]}
+    steps = dict.fromkeys(arms, steps_of(recipe, len(subject.train)))
+    networks = {STUDENT: subject.network("student", seeds[0])}
     teacher = recipe.teacher
     if teacher is not None:
-        networks[TEACHER] = network_of(teacher, "teacher", data, 0 if teacher.fit is None else teacher.fit.seed)[0]
-        if teacher.fit is not None:
-            steps[TEACHER] = steps_to_fit(teacher.fit, len(data.fit))
-            fit_arguments(recipe, teacher.fit, steps[TEACHER], place)
-            _try(Objective(labels_alone()), networks[TEACHER], None, data.fit, collate, "teacher.fit")
+        networks[TEACHER] = subject.network("teacher", 0 if teacher.fit is None else teacher.fit.seed)
+    tried = _Trial(subject, networks[STUDENT], networks.get(TEACHER))
+    if teacher is not None and teacher.fit is not None:
+        steps[TEACHER] = steps_to_fit(teacher.fit, len(subject.fit))
+        fit_arguments(recipe, teacher.fit, steps[TEACHER], place)
+        tried.fit(subject.collator(TEACHER, teacher.fit.seed, *networks.values()))
     arguments = training_arguments(recipe, steps[STUDENT], place, seeds[0])
     for arm in arms:
-        rows = data.labelled if arm == BASELINE else data.train
-        collator = collator_of(recipe, arm, seeds[0])
-        _try(objective_of(recipe, arm), networks[STUDENT], networks.get(TEACHER), rows, collator, "objective")
+        rows = subject.labelled if arm == BASELINE else subject.train
+        tried.train(objective_of(recipe, arm), rows, subject.collator(arm, seeds[0], *networks.values()))
     parameters = {name: parameter_count(network) for name, network in networks.items()}
     if recipe.baseline:
         parameters[BASELINE] = parameters[STUDENT]
     device = arguments.device.type
     threads = threads_for(parameters.values(), device)
-    return Plan(recipe, name, place, data, seeds, arms, steps, parameters, device, threads)
+    return Plan(recipe, name, place, subject, seeds, arms, steps, parameters, device, threads)
 
 
-def _try(
-    objective: Objective, student: Standardised, teacher: Standardised | None, rows: Rows, collator: Any, place: str
-) -> None:
-    """Ask for one loss on a few rows: what does not go together is found here, and not in step 1."""
-    few = collator([rows[i] for i in range(min(_ROWS_TRIED, len(rows)))])
-    try:
-        model = DistillationModel(student, {} if teacher is None else {"teacher": teacher}, objective).eval()
-        with torch.no_grad():
-            model(**few)
-    except InputError as error:
-        raise RecipeError([Problem("", None, place, str(error))]) from error
+class _Trial:
+    """Asks for one loss on a few rows: what does not go together is found here, and not in step 1."""
+
+    def __init__(self, subject: Subject, student: nn.Module, teacher: nn.Module | None) -> None:
+        self.subject, self.student, self.teacher = subject, student, teacher
+        self.vocabulary = subject.vocabulary(student, teacher)
+
+    def fit(self, collator: Any) -> None:
+        """Try the fit of the teacher."""
+        assert self.teacher is not None, self.subject
+        self._ask(self.teacher, {}, Objective(labels_alone()), self.subject.fit, collator, "teacher.fit")
+
+    def train(self, objective: Objective, rows: Any, collator: Any) -> None:
+        """Try the training of an arm."""
+        teachers = {} if self.teacher is None else {"teacher": self.teacher}
+        self._ask(self.student, teachers, objective, rows, collator, "objective")
+
+    def _ask(
+        self,
+        student: nn.Module,
+        teachers: Mapping[str, nn.Module],
+        objective: Objective,
+        rows: Any,
+        collator: Any,
+        place: str,
+    ) -> None:
+        few = self.subject.few(rows, collator)
+        vocabulary = self.vocabulary if teachers else None
+        try:
+            model = DistillationModel(student, teachers, objective, self.subject.task, vocabulary).eval()
+            with torch.no_grad():
+                model(**few)
+        except InputError as error:
+            raise RecipeError([Problem("", None, place, str(error))]) from error

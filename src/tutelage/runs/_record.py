@@ -1,8 +1,7 @@
-"""The files that tell of a run as a whole: run.json, environment.json, the test rows, the scores over all seeds."""
+"""The files that tell of a run as a whole: run.json, environment.json, the scores over all seeds."""
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,12 +11,9 @@ import torch
 import transformers
 
 import tutelage
-from tutelage.run_folder import BASELINE, RUNNING, STUDENT, TEACHER, RunFolder, read_json, write_arrays, write_json
+from tutelage.run_folder import BASELINE, RUNNING, STUDENT, TEACHER, RunFolder, read_json, write_json
 from tutelage.runs._plan import Plan
 from tutelage.runs._scores import run_scores
-
-_MOST_BYTES = 8 * 2**20
-"""Test rows that take more are not copied into the folder."""
 
 
 def environment(plan: Plan) -> dict[str, Any]:
@@ -35,19 +31,14 @@ def environment(plan: Plan) -> dict[str, Any]:
 
 def record(plan: Plan) -> dict[str, Any]:
     """Return run.json as it is at the start."""
-    data = plan.data
     return {
         "status": RUNNING,
         "recipe": plan.name,
+        "task": plan.recipe.task,
         "seeds": list(plan.seeds),
         "arms": list(plan.arms),
-        "classes": list(data.classes),
-        "kind": data.kind,
-        "shape": list(data.shape),
-        "features": None if data.features is None else list(data.features),
-        "rows": plan.rows,
-        "omitted": list(data.omitted),
-        "data": data.digest(of_all=True),
+        **plan.subject.record(),
+        "data": plan.subject.digest(of_all=True),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
     }
@@ -60,17 +51,8 @@ def update(folder: RunFolder, changes: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def write_test_rows(plan: Plan, folder: RunFolder) -> None:
-    """Write the held-out rows, so that a report can draw them; not where they are big."""
-    test = plan.data.test
-    if 4 * len(test) * math.prod(plan.data.shape) > _MOST_BYTES:
-        return
-    arrays = {"inputs": test.inputs, "labels": test.labels, "index": test.index}
-    write_arrays(folder.test, {name: tensor.contiguous().numpy() for name, tensor in arrays.items()})
-
-
-def write_scores(folder: RunFolder) -> dict[str, Any]:
-    """Write the scores over the seeds that are done in all arms, and return them."""
+def write_scores(folder: RunFolder, measure: str) -> dict[str, Any]:
+    """Write the scores over the seeds that are done in all arms, and return them. measure: what gaps are told by."""
     known = read_json(folder.record, keys=("seeds", "arms"))
     seeds = [s for s in known["seeds"] if all(folder.arm(s, arm).done for arm in known["arms"])]
     arms = {
@@ -78,6 +60,6 @@ def write_scores(folder: RunFolder) -> dict[str, Any]:
         for arm in (STUDENT, BASELINE)[: len(known["arms"])]
     }
     teacher = [read_json(folder.teacher.scores)] if folder.teacher.done else []
-    scores = run_scores({TEACHER: teacher, **arms})
+    scores = run_scores({TEACHER: teacher, **arms}, measure)
     write_json(folder.scores, scores)
     return scores

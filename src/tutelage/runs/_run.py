@@ -7,14 +7,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
-from torch import Tensor, nn
+from torch import nn
 
 from tutelage.config import Recipe, dump, load
-from tutelage.config.build import collator_of, network_of, objective_of, training_arguments
+from tutelage.config.build import objective_of, training_arguments
 from tutelage.errors import DataError, RunFolderError
-from tutelage.models import load_model, save_model
 from tutelage.run_folder import (
     BASELINE,
     COMPLETE,
@@ -22,15 +22,18 @@ from tutelage.run_folder import (
     INTERRUPTED,
     RUNNING,
     TEACHER,
+    ArmFolder,
     RunFolder,
     read_json,
     write_json,
     write_text,
 )
+from tutelage.runs import _ranks
 from tutelage.runs._events import ArmDone, Event, Finished, Interrupted, Note, RunSummary, Started
-from tutelage.runs._networks import predict, score, with_threads
+from tutelage.runs._networks import with_threads
+from tutelage.runs._notes import noted
 from tutelage.runs._plan import Plan, prepare
-from tutelage.runs._record import environment, record, update, write_scores, write_test_rows
+from tutelage.runs._record import environment, record, update, write_scores
 from tutelage.runs._teacher import teacher_of
 from tutelage.runs._training import Lesson, OnEvent, Stopped, train
 
@@ -52,14 +55,20 @@ def run(
     bytes. name: the recipe's, for the report. on_event: called with each `Event`. After Ctrl-C all is saved, and the
     status is "interrupted".
 
+    Where a launcher started several processes, all of them call this; the first decides on the folder, writes and
+    tells, and a batch is shared among them.
+
     Errors: `RunFolderError` for a folder that is in use, `RecipeError`, `DataError` and others before anything is
     written.
     """
-    tell: OnEvent = _silent if on_event is None else on_event
     place = Path(folder)
-    plan = _resumed(place, tell) if resume else _new(recipe, place, name)
-    with _alone(place), with_threads(plan.threads):
-        return _carry_out(plan, RunFolder(place), tell)
+    _ranks.join(load(RunFolder.open(place).recipe) if recipe is None and resume else recipe)
+    place = Path(_ranks.agreed(str(place)))
+    tell: OnEvent = _silent if on_event is None or not _ranks.is_first() else on_event
+    with noted(tell):
+        plan = _resumed(place, tell) if resume else _new(recipe, place, name)
+        with _alone(place), with_threads(plan.threads):
+            return _carry_out(plan, RunFolder(place), tell)
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -68,19 +77,28 @@ def run(
 def _new(recipe: Recipe | None, place: Path, name: str) -> Plan:
     if recipe is None:
         raise RunFolderError("there is no recipe to run; give one, or a folder to resume")
+    _ranks.together(lambda: _check_new(place))
+    plan = prepare(recipe, place, name)
+    _ranks.together(lambda: _begin(plan, recipe, place))
+    return plan
+
+
+def _check_new(place: Path) -> None:
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise RunFolderError(
             f"{place} is there already and not empty; a run never writes over another: choose a new folder, or resume "
             "the run in it"
         )
-    plan = prepare(recipe, place, name)
+
+
+def _begin(plan: Plan, recipe: Recipe, place: Path) -> None:
     was_there = place.exists()
     try:
         place.mkdir(parents=True, exist_ok=True)
         run_folder = RunFolder(place)
         write_text(run_folder.recipe, dump(recipe))
         write_json(run_folder.environment, environment(plan))
-        write_test_rows(plan, run_folder)
+        plan.subject.write_test_rows(run_folder)
         write_json(run_folder.record, record(plan))
     except OSError as error:
         _undo(place, keep_folder=was_there)
@@ -88,7 +106,6 @@ def _new(recipe: Recipe | None, place: Path, name: str) -> Plan:
     except BaseException:
         _undo(place, keep_folder=was_there)
         raise
-    return plan
 
 
 def _undo(place: Path, *, keep_folder: bool) -> None:
@@ -104,7 +121,7 @@ def _resumed(place: Path, tell: OnEvent) -> Plan:
     run_folder = RunFolder.open(place)
     known = read_json(run_folder.record, keys=("recipe", "data", "seconds"))
     plan = prepare(load(run_folder.recipe), place, str(known["recipe"]))
-    if plan.data.digest(of_all=True) != known["data"]:
+    if plan.subject.digest(of_all=True) != known["data"]:
         raise DataError(
             f"the data changed since the run in {place} was started; expected the same rows and labels: start a new run"
         )
@@ -117,6 +134,9 @@ def _resumed(place: Path, tell: OnEvent) -> Plan:
 
 @contextlib.contextmanager
 def _alone(place: Path) -> Iterator[None]:
+    if not _ranks.is_first():
+        yield
+        return
     lock = FileLock(place / _LOCK)
     try:
         lock.acquire(timeout=0)
@@ -134,17 +154,18 @@ def _alone(place: Path) -> Iterator[None]:
 
 def _carry_out(plan: Plan, folder: RunFolder, tell: OnEvent) -> RunSummary:
     start = time.perf_counter()
-    before = float(update(folder, {"status": RUNNING})["seconds"])
+    before = float(_ranks.together(lambda: update(folder, {"status": RUNNING})["seconds"]))
 
     def end(status: str) -> float:
         seconds = before + time.perf_counter() - start
-        update(folder, {"status": status, "seconds": seconds})
+        if _ranks.is_first():
+            update(folder, {"status": status, "seconds": seconds})
         return seconds
 
     tell(Started(plan))
     try:
         _train_all(plan, folder, tell)
-        scores = write_scores(folder)
+        scores = _ranks.together(lambda: write_scores(folder, plan.subject.measure))
     except Stopped:
         summary = RunSummary(folder.path, INTERRUPTED, {}, end(INTERRUPTED))
         tell(Interrupted(folder.path))
@@ -162,18 +183,19 @@ def _carry_out(plan: Plan, folder: RunFolder, tell: OnEvent) -> RunSummary:
 
 def _train_all(plan: Plan, folder: RunFolder, tell: OnEvent) -> None:
     teacher: nn.Module | None = None
-    answers: Tensor | None = None
+    answers: Any = None
     if plan.recipe.teacher is not None:
         teacher, seconds, stop = teacher_of(plan, folder, tell)
-        answers = predict(teacher, plan.data.test)
-        if folder.teacher.done:
+        answers = plan.subject.answers(teacher) if _ranks.is_first() else None
+        if _ranks.agreed(folder.teacher.done):
             tell(ArmDone(None, TEACHER, read_json(folder.teacher.scores), reused=True))
         else:
-            tell(ArmDone(None, TEACHER, score(teacher, plan.data, folder.teacher, seconds, None)))
+            tell(ArmDone(None, TEACHER, _scored(plan, teacher, folder.teacher, seconds, None)))
         _stop_if(stop)
     for seed in plan.seeds:
         for arm in plan.arms:
             _train_arm(plan, folder, seed, arm, teacher, answers, tell)
+    _ranks.together(lambda: plan.subject.finish(folder, teacher))
 
 
 def _train_arm(
@@ -182,33 +204,40 @@ def _train_arm(
     seed: int,
     arm: str,
     teacher: nn.Module | None,
-    answers: Tensor | None,
+    answers: Any,
     tell: OnEvent,
 ) -> None:
-    mine = folder.arm(seed, arm)
-    if mine.done:
+    mine, subject = folder.arm(seed, arm), plan.subject
+    if _ranks.agreed(mine.done):
         tell(ArmDone(seed, arm, read_json(mine.scores), reused=True))
         return
-    mine.path.mkdir(parents=True, exist_ok=True)
-    network, architecture = network_of(plan.recipe.student, "student", plan.data, seed)
+    _ranks.together(lambda: mine.path.mkdir(parents=True, exist_ok=True))
+    network = subject.network("student", seed)
     lesson = Lesson(
         seed=seed,
         arm=arm,
         network=network,
         teacher=teacher,
         objective=objective_of(plan.recipe, arm),
-        rows=plan.data.labelled if arm == BASELINE else plan.data.train,
-        held_out=plan.data.test,
-        collator=collator_of(plan.recipe, arm, seed),
+        rows=subject.labelled if arm == BASELINE else subject.train,
+        held_out=subject.watched,
+        collator=subject.collator(arm, seed, network, teacher),
         arguments=training_arguments(plan.recipe, plan.steps[arm], mine.checkpoints, seed),
         folder=mine,
+        task=subject.task,
+        vocabulary=subject.vocabulary(network, teacher),
     )
     seconds, stop = train(lesson, tell)
-    save_model(network, architecture, mine.model, shape=plan.data.shape, classes=plan.data.classes)
+    _ranks.together(lambda: subject.save(network, "student", mine.model))
     # Scored as it will be loaded: on the CPU or a GPU, the file is what counts.
-    scores = score(load_model(mine.model).to(next(network.parameters()).device), plan.data, mine, seconds, answers)
-    tell(ArmDone(seed, arm, scores))
+    scored = subject.load(mine.model).to(next(network.parameters()).device)
+    tell(ArmDone(seed, arm, _scored(plan, scored, mine, seconds, answers)))
     _stop_if(stop)
+
+
+def _scored(plan: Plan, network: nn.Module, folder: ArmFolder, seconds: float, answers: Any) -> dict[str, Any]:
+    scores: dict[str, Any] = _ranks.together(lambda: plan.subject.score(network, folder, seconds, answers))
+    return scores
 
 
 def _stop_if(stop: bool) -> None:

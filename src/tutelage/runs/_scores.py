@@ -108,23 +108,23 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "std": std, "values": list(values)}
 
 
-def run_scores(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def run_scores(arms: Mapping[str, Sequence[Mapping[str, Any]]], measure: str = "errors") -> dict[str, Any]:
     """Return {arm: {metric: mean, std, values}} from the scores of each arm's seeds, and what they come to together.
 
-    gap_closed: the share of the errors between baseline and teacher that the student does without, of the mean errors;
-    left out where there is no such gap. omitted: the same per omitted class and arm.
+    gap_closed: the share of the errors, or of another measure of which less is better, between baseline and teacher
+    that the student does without, of the means; left out where there is no such gap. omitted: the same per omitted
+    class and arm.
     """
     found: dict[str, Any] = {arm: _over_seeds(scores) for arm, scores in arms.items() if scores}
     if all(arm in found for arm in ("teacher", "student", "baseline")):
-        errors = {arm: found[arm]["errors"]["mean"] for arm in ("teacher", "student", "baseline")}
-        gap = errors["baseline"] - errors["teacher"]
+        means = {arm: found[arm][measure]["mean"] for arm in ("teacher", "student", "baseline")}
+        gap = means["baseline"] - means["teacher"]
         if gap > 0:
-            teacher = errors["teacher"]
             pairs = zip(arms["student"], arms["baseline"], strict=True)
-            values = [_share(s["errors"], b["errors"], teacher) for s, b in pairs]
+            values = [_share(s[measure], b[measure], means["teacher"]) for s, b in pairs]
             known = [value for value in values if value is not None]
             std = statistics.stdev(known) if len(known) > 1 else None
-            found["gap_closed"] = {"mean": (errors["baseline"] - errors["student"]) / gap, "std": std, "values": values}
+            found["gap_closed"] = {"mean": (means["baseline"] - means["student"]) / gap, "std": std, "values": values}
     omitted: dict[str, Any] = {}
     for arm, scores in arms.items():
         for name in scores[0].get("omitted", {}) if scores else ():

@@ -11,69 +11,80 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock
+from torch import nn
 
 import tutelage
 from tutelage.config import FitSpec, SavedModel
-from tutelage.config.build import fit_arguments, labels_alone, network_of
+from tutelage.config.build import fit_arguments, labels_alone
 from tutelage.errors import DamagedDataError
-from tutelage.models import Standardised, load_model, save_model
 from tutelage.objective import Objective
 from tutelage.run_folder import TEACHER, RunFolder
+from tutelage.runs import _ranks
 from tutelage.runs._cache import keep, kept, place_of
 from tutelage.runs._events import Note, TeacherFitted, TeacherReused
 from tutelage.runs._plan import Plan
 from tutelage.runs._training import Lesson, OnEvent, train
-from tutelage.training import collate
 
 
-def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[Standardised, float, bool]:
+def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Module, float, bool]:
     """Return the teacher, its model in the run's folder; how long it was fitted; whether the run is to stop now."""
-    spec, mine = plan.recipe.teacher, folder.teacher
+    spec, mine, subject = plan.recipe.teacher, folder.teacher, plan.subject
     assert spec is not None, plan.recipe
-    if (mine.model / "model.json").is_file():
+    if _ranks.agreed(subject.is_saved(mine.model)):
         on_event(TeacherReused("run", mine.model))
-        return load_model(mine.model), 0.0, False
-    mine.path.mkdir(exist_ok=True)
+        return subject.load(mine.model), 0.0, False
+    _ranks.together(lambda: mine.path.mkdir(exist_ok=True))
     if spec.fit is None:
-        network, architecture = network_of(spec, "teacher", plan.data, 0)
-        save_model(network, architecture, mine.model, shape=plan.data.shape, classes=plan.data.classes)
+        network = subject.network("teacher", 0)
+        if subject.copies_teacher():
+            _ranks.together(lambda: subject.save(network, "teacher", mine.model))
         source = spec.model if isinstance(spec, SavedModel) else spec.weights
         on_event(TeacherReused("weights", mine.model if source is None else Path(source)))
         return network, 0.0, False
     made_from = _made_from(plan, spec.fit)
     place = place_of(made_from)
     with _locked(place, on_event) as can_keep:
-        found = _found(place, on_event) if can_keep else None
-        if found is not None:
-            _, architecture = network_of(spec, "teacher", plan.data, spec.fit.seed)
-            save_model(found, architecture, mine.model, shape=plan.data.shape, classes=plan.data.classes)
+
+        def reuse() -> bool:
+            found = _found(plan, place, on_event) if can_keep else None
+            if found is not None:
+                subject.save(found, "teacher", mine.model)
+            return found is not None
+
+        if _ranks.together(reuse):
             on_event(TeacherReused("cache", place))
-            return found, 0.0, False
+            return subject.load(mine.model), 0.0, False
         network, seconds, stop = _fit(plan, spec.fit, folder, on_event)
-        if can_keep:
+        if can_keep and _ranks.is_first():
             can_keep = _kept(mine.model, place, made_from, on_event)
         on_event(TeacherFitted(seconds, place if can_keep else None))
         return network, seconds, stop
 
 
-def _fit(plan: Plan, fit: FitSpec, folder: RunFolder, on_event: OnEvent) -> tuple[Standardised, float, bool]:
-    assert plan.recipe.teacher is not None
-    network, architecture = network_of(plan.recipe.teacher, "teacher", plan.data, fit.seed)
+def _fit(plan: Plan, fit: FitSpec, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Module, float, bool]:
+    subject, mine = plan.subject, folder.teacher
+    network = subject.network("teacher", fit.seed)
     lesson = Lesson(
         seed=None,
         arm=TEACHER,
         network=network,
         teacher=None,
         objective=Objective(labels_alone()),
-        rows=plan.data.fit,
+        rows=subject.fit,
         held_out=None,
-        collator=collate,
-        arguments=fit_arguments(plan.recipe, fit, plan.steps[TEACHER], folder.teacher.checkpoints),
-        folder=folder.teacher,
+        collator=subject.collator(TEACHER, fit.seed, network),
+        arguments=fit_arguments(plan.recipe, fit, plan.steps[TEACHER], mine.checkpoints),
+        folder=mine,
+        task=subject.task,
+        vocabulary=None,
     )
     seconds, stop = train(lesson, on_event)
-    save_model(network, architecture, folder.teacher.model, shape=plan.data.shape, classes=plan.data.classes)
-    shutil.rmtree(folder.teacher.checkpoints)
+
+    def finish() -> None:
+        subject.save(network, "teacher", mine.model)
+        shutil.rmtree(mine.checkpoints)
+
+    _ranks.together(finish)
     return network, seconds, stop
 
 
@@ -83,16 +94,16 @@ def _made_from(plan: Plan, fit: FitSpec) -> dict[str, Any]:
     return {
         "model": plan.recipe.teacher.model_dump(mode="json", exclude={"fit", "weights"}),
         "fit": fit.model_dump(mode="json"),
-        "data": plan.data.digest(),
+        "data": plan.subject.digest(),
         "device": plan.device,
         "threads": plan.threads,
         "versions": [tutelage.__version__, torch.__version__, transformers.__version__],
     }
 
 
-def _found(place: Path, on_event: OnEvent) -> Standardised | None:
+def _found(plan: Plan, place: Path, on_event: OnEvent) -> nn.Module | None:
     try:
-        return kept(place)
+        return kept(place, plan.subject.load)
     except DamagedDataError as error:
         on_event(Note(f"the teacher in the cache is damaged and is fitted again: {error}"))
         return None
@@ -110,6 +121,9 @@ def _kept(model: Path, place: Path, made_from: dict[str, Any], on_event: OnEvent
 @contextlib.contextmanager
 def _locked(place: Path, on_event: OnEvent) -> Iterator[bool]:
     """Hold the lock of a teacher in the cache; give whether there is a cache to write to."""
+    if not _ranks.is_first():
+        yield False
+        return
     lock = FileLock(place.with_suffix(".lock"))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -10,11 +10,13 @@ from typing import Any
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tutelage.data import Rows
 from tutelage.objective import Objective
 from tutelage.run_folder import TEACHER, ArmFolder, read_json, write_json
+from tutelage.runs import _ranks
 from tutelage.runs._events import ArmStarted, Event, Progress, Stopping
+from tutelage.tasks import Task
 from tutelage.training import DistillationTrainer, Interruptible, MetricsLog, last_checkpoint
+from tutelage.vocabulary import VocabularyMap
 
 OnEvent = Callable[[Event], None]
 
@@ -32,11 +34,13 @@ class Lesson:
     network: nn.Module
     teacher: nn.Module | None
     objective: Objective
-    rows: Rows
-    held_out: Rows | None
+    rows: Any
+    held_out: Any
     collator: Any
     arguments: TrainingArguments
     folder: ArmFolder
+    task: Task | None
+    vocabulary: VocabularyMap | None
 
 
 def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
@@ -63,6 +67,8 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
         train_dataset=lesson.rows,
         eval_dataset=lesson.held_out,
         callbacks=callbacks,
+        task=lesson.task,
+        vocabulary=lesson.vocabulary,
     )
     # It prints what is logged to stdout, which is for data.
     trainer.remove_callback(PrinterCallback)
@@ -73,7 +79,7 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
         trainer.train(checkpoint)
     seconds = before + time.perf_counter() - start
     if trainer.interrupted:
-        write_json(folder.timing, {"train_seconds": seconds})
+        _ranks.together(lambda: write_json(folder.timing, {"train_seconds": seconds}))
         raise Stopped
     return seconds, stop.requested
 

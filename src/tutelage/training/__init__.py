@@ -5,12 +5,14 @@ from __future__ import annotations
 from tutelage.training._callbacks import Interruptible, MetricsLog
 from tutelage.training._checkpoints import last_checkpoint
 from tutelage.training._collate import collate
+from tutelage.training._evaluation import Evaluation
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._tokens import TokenCollator
 from tutelage.training._trainer import DistillationTrainer
 
 __all__ = [
     "DistillationTrainer",
+    "Evaluation",
     "Interruptible",
     "MetricsLog",
     "MixingCollator",

@@ -1,0 +1,193 @@
+"""From a checked recipe of texts to objects: tokenizer, rows of tokens, and language models of transformers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tutelage.config._models import LlamaModel, ModelSpec, SavedModel
+from tutelage.config._recipe import Recipe
+from tutelage.config._texts import PythonData, TextData, TextsSpec
+from tutelage.config.build import Role, at
+from tutelage.data import TokenRows, encode, pack, python_source, read_rows, split_rows, train_tokenizer
+from tutelage.errors import ModelError
+from tutelage.models import add_lora, load_pretrained, load_tokenizer
+
+Rows = Sequence[dict[str, Any]]
+Trainer = Callable[[Iterable[str], int], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Rows of tokens to learn from and rows held out, with the tokenizer that made them."""
+
+    train: TokenRows
+    test: TokenRows
+    tokenizer: Any
+
+    def digest(self, *, of_all: bool = False) -> str:
+        """Return the sha256 of the training rows and the tokenizer; or of all rows."""
+        parts = [self.train.digest(), tokenizer_digest(self.tokenizer), *([self.test.digest()] if of_all else [])]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return the sha256 of what a tokenizer knows."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = repr(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def texts_of(recipe: Recipe, train: Trainer = train_tokenizer) -> Texts:
+    """Return the recipe's texts as rows of tokens. train: makes a tokenizer from texts and a size.
+
+    Errors: those of `tutelage.data`, `RecipeError` for a tokenizer that cannot be had.
+    """
+    spec = recipe.data
+    assert isinstance(spec, TextsSpec), spec
+    learned, held_out = _rows(spec)
+    tokenizer = _tokenizer(recipe, learned, train)
+    rows = [_encoded(spec, part, tokenizer, place) for part, place in ((learned, "the texts"), (held_out, "the test"))]
+    rows[0] = _limited(rows[0], spec.limit_tokens)
+    made, test = (pack(part, spec.length) if spec.packing else part for part in rows)
+    return Texts(made, test, tokenizer)
+
+
+def language_model_of(recipe: Recipe, role: Role, tokenizer: Any, seed: int) -> Any:
+    """Return a model of transformers as it is before any training, with adapters where the recipe has some.
+
+    Random weights are drawn from the seed. Errors: `RecipeError` for what does not fit, `DamagedDataError`,
+    `MissingPackageError`.
+    """
+    spec: ModelSpec | None = recipe.student if role == "student" else recipe.teacher
+    assert spec is not None, recipe
+    with at(role), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _model(recipe, role, spec, tokenizer)
+        _check_length(recipe, model)
+        if isinstance(spec, SavedModel) and spec.lora is not None:
+            lora = spec.lora
+            targets = "all-linear" if lora.targets is None else lora.targets
+            model = add_lora(model, rank=lora.rank, alpha=lora.alpha, targets=targets, dropout=lora.dropout)
+    return model
+
+
+def tokenizer_of(spec: ModelSpec, default: Any) -> Any:
+    """Return the tokenizer that a model came with, or, for one that is made here, the data's."""
+    if isinstance(spec, SavedModel):
+        return load_tokenizer(spec.model, revision=spec.revision)
+    return default
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+def _rows(spec: TextsSpec) -> tuple[Rows, Rows]:
+    if isinstance(spec, PythonData):
+        corpus = python_source(spec.test_fraction)
+        return corpus.train, corpus.test
+    assert isinstance(spec, TextData), spec
+    rows = read_rows(spec.text)
+    return (rows, read_rows(spec.test)) if spec.test is not None else split_rows(rows, spec.test_fraction)
+
+
+def _tokenizer(recipe: Recipe, learned: Rows, train: Trainer) -> Any:
+    assert isinstance(recipe.data, TextsSpec), recipe
+    spec = recipe.data.tokenizer
+    if spec is None:
+        with at("student.model"):
+            return tokenizer_of(recipe.student, None)
+    with at("data.tokenizer"):
+        if spec.model is not None:
+            return load_tokenizer(spec.model, revision=spec.revision)
+        assert spec.train is not None, spec
+        return train(_words(learned), spec.train)
+
+
+def _words(rows: Rows) -> list[str]:
+    """Return all text of rows of any form, in order."""
+    found: list[str] = []
+    for row in rows:
+        found += [row[name] for name in ("text", "prompt", "completion") if isinstance(row.get(name), str)]
+        messages = row.get("messages")
+        if isinstance(messages, list):
+            found += [turn["content"] for turn in messages if isinstance(turn.get("content"), str)]
+    return found
+
+
+def _encoded(spec: TextsSpec, rows: Rows, tokenizer: Any, place: str) -> TokenRows:
+    long = spec.long_completions if isinstance(spec, TextData) else "refuse"
+    return encode(rows, tokenizer, spec.length, long_completions=long, place=place)
+
+
+def _limited(rows: TokenRows, limit: int | None) -> TokenRows:
+    """Return documents of about so many tokens, taken from everywhere by a draw that never changes."""
+    if limit is None or rows.lengths.sum() <= limit:
+        return rows
+    order = np.random.default_rng(0).permutation(len(rows.lengths))
+    count = max(1, int(np.searchsorted(np.cumsum(rows.lengths[order]), limit, side="right")))
+    chosen = np.sort(order[:count])
+    return rows.in_order(chosen, np.arange(count + 1, dtype=np.int64))
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def _model(recipe: Recipe, role: Role, spec: ModelSpec, tokenizer: Any) -> Any:
+    if isinstance(spec, SavedModel):
+        return load_pretrained(spec.model, auto="causal_lm", revision=spec.revision, dtype=spec.dtype)
+    assert isinstance(spec, LlamaModel), spec
+    config = _llama_config(recipe, spec, tokenizer)
+    if spec.weights is None:
+        return LlamaForCausalLM(config)
+    with at(f"{role}.weights"):
+        model = load_pretrained(spec.weights, auto="causal_lm")
+        for name in ("model_type", *_SIZES):
+            found, wanted = getattr(model.config, name, None), getattr(config, name)
+            if found != wanted:
+                raise ModelError(
+                    f"the model in {spec.weights} has {name} {found}, and the recipe's {wanted}; expected equal ones: "
+                    "change `llama`, or use `model: <folder>`, which takes it as it is"
+                )
+        return model
+
+
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+)
+
+
+def _llama_config(recipe: Recipe, spec: LlamaModel, tokenizer: Any) -> LlamaConfig:
+    assert isinstance(recipe.data, TextsSpec), recipe
+    sizes = spec.llama
+    return LlamaConfig(
+        vocab_size=max(tokenizer.get_vocab().values()) + 1,
+        hidden_size=sizes.hidden,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.key_value_heads or sizes.heads,
+        intermediate_size=sizes.intermediate,
+        max_position_embeddings=recipe.data.length,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _check_length(recipe: Recipe, model: Any) -> None:
+    assert isinstance(recipe.data, TextsSpec), recipe
+    most = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(most, int) and recipe.data.length > most:
+        raise ModelError(f"the model takes {most} tokens at most; expected data.length <= {most}")
