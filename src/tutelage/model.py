@@ -199,6 +199,7 @@ class DistillationModel(nn.Module):
             # A teacher that is only tapped may be a backbone, without logits.
             if name not in tapped_only:
                 sides[name] = self.task.teacher(output)
+                _check_there(name, sides[name])
         return sides, taps
 
     def _pair(self, name: str, term: FeatureTerm, student: Taps, teacher: Taps) -> tuple[Tensor, Tensor]:
@@ -243,3 +244,12 @@ class DistillationModel(nn.Module):
                 raise ParameterError(f"the term {name!r} has a projector and a dot in its name; expected no dot in it")
             found[name] = term.projector
         return found
+
+
+def _check_there(name: str, side: Tensor | Distribution) -> None:
+    """Raise `TeacherError` for a head that was gathered for the teacher's forward and given up at its end."""
+    if isinstance(side, HeadStates) and side.weight.numel() and not side.weight.untyped_storage().nbytes():
+        raise TeacherError(
+            f"the head of the teacher {name!r} was sharded again before it was read; expected it to stay until then: "
+            "fully_shard(teacher, reshard_after_forward=False), whatever its layers do"
+        )

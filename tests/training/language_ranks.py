@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 import tutelage as tl
+from tutelage.errors import TeacherError
 from tutelage.models import HeadModel
 from tutelage.tasks import CausalLM
 
@@ -129,6 +130,21 @@ def counts_in_half_precision(rank):
     keep("counts", rank, seen)
 
 
+def sharded_teachers(rank):
+    batch, found = COLLATE(list(ROWS)), {}
+    for again in (None, False, True):
+        wise = HeadModel(teacher())
+        for layer in wise.model.model.layers:
+            fully_shard(layer)
+        fully_shard(wise, reshard_after_forward=again)
+        model = tl.DistillationModel(HeadModel(student()), {"teacher": wise}, OBJECTIVE, CausalLM())
+        try:
+            found[str(again)] = {name: part.item() for name, part in model(**batch)["parts"].items()}
+        except TeacherError as error:
+            found[str(again)] = str(error)
+    keep("teachers", rank, found)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
@@ -138,4 +154,5 @@ if __name__ == "__main__":
         for name, shard in (("torch", by_torch), ("accelerate", by_accelerate)):
             sharded(rank, tied, name, shard)
     counts_in_half_precision(rank)
+    sharded_teachers(rank)
     dist.destroy_process_group()

@@ -113,6 +113,15 @@ def test_counts_are_not_rounded_where_sharding_is_in_half_precision(two_processe
     assert found == {"soft": 1001.0, "hard": 1001.0}
 
 
+def test_a_teacher_may_be_sharded_too(two_processes, expected):
+    found = torch.load(two_processes / "teachers.pt", weights_only=True)
+    for again in ("None", "False"):
+        for name, value in found[again].items():
+            assert value == pytest.approx(expected[True][0][name], rel=1e-5)
+    assert "'teacher' was sharded again" in found["True"]
+    assert "reshard_after_forward=False" in found["True"]
+
+
 def prefixed(step):
     parts, gradient = step
     return parts, {name.removeprefix("model."): value for name, value in gradient.items()}

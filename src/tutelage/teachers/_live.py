@@ -35,8 +35,8 @@ class LiveTeacher:
 
     def check_apart_from(self, name: str, student: nn.Module) -> None:
         """Raise `TeacherError` if student and teacher hold the same weights: training one would change the other."""
-        mine = {_place(p) for p in self.module.parameters() if p.numel()}
-        shared = [path for path, p in student.named_parameters() if p.numel() and _place(p) in mine]
+        mine = {_place(p) for p in self.module.parameters()} - {None}
+        shared = [path for path, p in student.named_parameters() if _place(p) in mine]
         if shared:
             raise TeacherError(
                 f"the teacher {name!r} and the student share {len(shared)} parameters, {shared[0]!r} among them; "
@@ -68,8 +68,12 @@ class LiveTeacher:
         self.module.to(device)
 
 
-def _place(parameter: Tensor) -> tuple[str, int]:
-    """Return where a tensor lies, so that views of one memory are told to be one."""
-    if parameter.device.type == "meta":
+def _place(parameter: Tensor) -> tuple[str, int] | None:
+    """Return where a tensor lies, so that views of one memory are told to be one; None for one without elements."""
+    # What is sharded lies on each rank where that rank's part of it does, which may be empty.
+    mine: Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    if not mine.numel():
+        return None
+    if mine.device.type == "meta":
         return "meta", id(parameter)
-    return str(parameter.device), parameter.untyped_storage().data_ptr()
+    return str(mine.device), mine.untyped_storage().data_ptr()
