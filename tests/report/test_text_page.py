@@ -180,11 +180,13 @@ def test_every_token_has_its_shade_and_its_numbers(template, page):
 def test_the_summary_of_a_panel_is_that_of_its_numbers(run):
     told = json.loads((run / "text.json").read_text())
     nulls = [None] * (len(told["tokens"]) - 4)
-    change(run / "text.json", student_kl=[None, 0.25, 4.0, -1e-7, *nulls])
+    change(run / "text.json", student_kl=[None, 0.25, 4.0, -4e-4, *nulls])
     page = build_report(run).read_text(encoding="utf-8")
     assert "KL to the teacher: 1.417 nats per token on average, 1 or more at 1 of 3 tokens; at most 4.00, at “" in page
     tokens = Texts(page).tokens[0]
     assert [kind for kind, _, _ in tokens[:5]] == ["free", "k2", "k5", "k0", "free"]
+    # Below zero by less than it was computed to: zero.
+    assert tokens[3][1].startswith("KL 0.00;")
 
 
 def test_the_picture_has_the_text_and_the_colours_of_the_palette(template):
