@@ -58,7 +58,7 @@ def test_a_resume_at_every_step(tmp_path, strategy):
     saving = make(tmp_path / "saving", **given)
     saving.train()
     assert_same(result(saving, tmp_path / "saving"), expected)
-    for step in range(1, STEPS):
+    for step in range(1, STEPS + 1):  # after the last one too, when nothing is left to do
         folder = tmp_path / f"from-{step}"
         shutil.copytree(tmp_path / "saving" / f"checkpoint-{step}", folder / f"checkpoint-{step}")
         # What the first session had logged beyond the checkpoint is on disk when the second begins.

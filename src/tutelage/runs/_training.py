@@ -72,11 +72,7 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
     )
     # It prints what is logged to stdout, which is for data.
     trainer.remove_callback(PrinterCallback)
-    if checkpoint is not None and resumed_at >= steps:
-        # All steps are done, and the process ended before the network was saved; the Trainer would take one more.
-        trainer._load_from_checkpoint(str(checkpoint))
-    else:
-        trainer.train(checkpoint)
+    trainer.train(checkpoint)
     seconds = before + time.perf_counter() - start
     if trainer.interrupted:
         _ranks.together(lambda: write_json(folder.timing, {"train_seconds": seconds}))

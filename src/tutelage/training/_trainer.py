@@ -140,14 +140,25 @@ class DistillationTrainer(transformers.Trainer):
         set_seed(self.args.seed)
         self._window, self._step_seen = self._new_window(), -1
         if folder is not None:
-            at_step = transformers.TrainerState.load_from_json(str(folder / "trainer_state.json")).global_step
-            self._window.load(folder, self.args.process_index, at_step)
+            state = transformers.TrainerState.load_from_json(str(folder / "trainer_state.json"))
+            if self._is_over(state):
+                # The Trainer would take one more step.
+                self._load_from_checkpoint(str(folder))
+                self.state = state
+                losses = [line["loss"] for line in state.log_history if "loss" in line]
+                return TrainOutput(state.global_step, losses[-1] if losses else math.nan, {})
+            self._window.load(folder, self.args.process_index, state.global_step)
         try:
             return super().train(None if folder is None else str(folder), trial, ignore_keys_for_eval)
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, Interruptible):
                     callback.restore()
+
+    def _is_over(self, state: transformers.TrainerState) -> bool:
+        if self.args.max_steps > 0:
+            return bool(state.global_step >= self.args.max_steps)
+        return (state.epoch or 0.0) >= self.args.num_train_epochs
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
