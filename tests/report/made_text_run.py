@@ -90,7 +90,9 @@ def make(folder, seeds=(0, 1, 2), steps=200, task="causal_lm", text=PIECE):
             "task": task,
             "seeds": list(seeds),
             "arms": ["student", "baseline"],
-            "rows": {"train": 14000, "fit": 14000, "test": 700},
+            "rows": {"train": 14000, "labelled": 14000, "fit": 14000, "test": 700},
+            "tokens": {"train": 3584000, "test": 190464},
+            "vocabulary": 2048,
             "seconds": 1302.0,
         },
     )

@@ -138,6 +138,12 @@ def test_what_is_left_out_and_what_is_drawn(template, page):
     assert {path.stem for path in (template / "report").glob("*.svg")} == names
 
 
+def test_what_was_run_is_there(page):
+    for told in ("14,000 training, 700 held out", "3,584,000 training, 190,464 held out", "2,048 tokens", "0, 1, 2"):
+        assert f"<dd>{told}</dd>" in page
+    assert "data: {source: pystdlib}" in page
+
+
 def test_over_steps_with_the_teacher_where_it_has_the_score(template):
     def texts(name):
         tree = ElementTree.parse(template / "report" / f"{name}.svg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class Classification(Task):
         Watched("agreement", "Same answer as the teacher", "Share of the test rows", percent=True),
         Watched("kl", "KL(teacher ‖ network), nats", "0 where both give the same probabilities"),
     )
+    rows: ClassVar = {"train": "training", "labelled": "of them labelled", "fit": "for the teacher", "test": "test"}
     template = "classification.html.jinja"
     styles = ("page.css",)
     verb = "makes"

@@ -81,6 +81,9 @@ class Run:
     name: str
     status: str
     rows: Mapping[str, int]
+    tokens: Mapping[str, int]
+    """Like `rows`; empty where there are none."""
+    vocabulary: float | None
     seeds: tuple[int, ...]
     seconds: float | None
     environment: Mapping[str, str]

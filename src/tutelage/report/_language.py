@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from tutelage.report import _dots
 from tutelage.report._contents import Passage, Run
@@ -39,6 +40,7 @@ class Language(Task):
         Watched("kl", "KL(teacher ‖ network), nats", "Per token; 0 where both give the same probabilities"),
         Watched("agreement", "Same first guess as the teacher", "Share of the held-out tokens", percent=True),
     )
+    rows: ClassVar = {"train": "training", "test": "held out"}
     template = "language.html.jinja"
     styles = ("page.css", "text.css")
     verb = "needs"
@@ -82,6 +84,11 @@ class Language(Task):
         if student is None or baseline is None or baseline.mean <= student.mean:
             return None
         return shown(baseline.mean - student.mean), "nats per token fewer than without the teacher"
+
+    def facts(self, run: Run) -> list[tuple[str, str]]:
+        """Return the tokens of each part, and how many kinds of them there are."""
+        told = ", ".join(f"{run.tokens[key]:,} {words}" for key, words in self.rows.items() if key in run.tokens)
+        return [("Tokens", told), ("Vocabulary", "" if run.vocabulary is None else f"{run.vocabulary:,.0f} tokens")]
 
     def section(self, run: Run, folder: Path) -> Section:
         """Return the piece of text, shaded."""

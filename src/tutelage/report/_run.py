@@ -53,6 +53,8 @@ def read_run(path: Path) -> Run:
         name=record.text("recipe"),
         status=record.text("status"),
         rows=record.values("rows", int) if "rows" in record.value else {},
+        tokens=record.values("tokens", int) if "tokens" in record.value else {},
+        vocabulary=record.number("vocabulary") if record.value.get("vocabulary") is not None else None,
         seeds=seeds,
         seconds=record.number("seconds") if record.value.get("seconds") is not None else None,
         environment=environment(folder.environment),

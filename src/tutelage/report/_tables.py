@@ -109,8 +109,7 @@ def known(run: Run) -> list[Known]:
 
 def facts(run: Run) -> list[tuple[str, str]]:
     """Return what was run: recipe, data, seeds, versions."""
-    rows = {"train": "training", "labelled": "of them labelled", "fit": "for the teacher", "test": "test"}
-    data = ", ".join(f"{run.rows[key]:,} {text}" for key, text in rows.items() if key in run.rows)
+    data = ", ".join(f"{run.rows[key]:,} {text}" for key, text in run.task.rows.items() if key in run.rows)
     steps = sorted({int(arm.logs[-1]["step"]) for arm in run.arms if arm.logs})
     found = [
         ("Recipe", run.name),

@@ -48,6 +48,8 @@ class Task(ABC):
     small: ClassVar[tuple[Metric, ...]]
     """The scores that are drawn below the table."""
     watched: ClassVar[tuple[Watched, ...]]
+    rows: ClassVar[Mapping[str, str]]
+    """The parts of the data that are told, and the words for each."""
     template: ClassVar[str]
     styles: ClassVar[tuple[str, ...]]
     verb: ClassVar[str]
