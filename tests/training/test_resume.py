@@ -58,7 +58,7 @@ def test_a_resume_at_every_step(tmp_path, strategy):
     saving = make(tmp_path / "saving", **given)
     saving.train()
     assert_same(result(saving, tmp_path / "saving"), expected)
-    for step in range(1, STEPS + 1):  # after the last one too, when nothing is left to do
+    for step in range(1, STEPS):
         folder = tmp_path / f"from-{step}"
         shutil.copytree(tmp_path / "saving" / f"checkpoint-{step}", folder / f"checkpoint-{step}")
         # What the first session had logged beyond the checkpoint is on disk when the second begins.
@@ -67,6 +67,17 @@ def test_a_resume_at_every_step(tmp_path, strategy):
         torch.manual_seed(step)  # whatever was drawn before must not matter
         resumed.train(resume_from_checkpoint=True)
         assert_same(result(resumed, folder), expected)
+
+
+@pytest.mark.parametrize("length", [{"max_steps": STEPS - 1}, {"num_train_epochs": 3}], ids=["in an epoch", "epochs"])
+def test_after_the_last_step_nothing_is_left_to_do(tmp_path, length):
+    given = {**STRATEGIES["steps"], **length, "lr_scheduler_type": "constant"}
+    saving = make(tmp_path, **given)
+    steps = saving.train().global_step
+    expected = (tmp_path / "metrics.jsonl").read_bytes(), saving.distillation.state_dict()
+    resumed = make(tmp_path, **given)
+    assert resumed.train(resume_from_checkpoint=True).global_step == steps
+    assert_same(((tmp_path / "metrics.jsonl").read_bytes(), resumed.distillation.state_dict()), expected)
 
 
 class PressCtrlC(TrainerCallback):
