@@ -13,14 +13,23 @@ from pathlib import Path
 from typing import Any
 
 
-def say(text: str = "") -> None:
-    """Write a line of talk: what is going on, what to do next, what went wrong."""
-    _line(sys.stderr, text)
+def is_first() -> bool:
+    """Return whether this is the process that talks, of those that a launcher may have started for one run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str = "", *, of_any: bool = False) -> None:
+    """Write a line of talk: what is going on, what to do next, what went wrong. of_any: whichever process this is."""
+    if is_first():
+        _line(sys.stderr, text)
+    elif of_any:
+        _line(sys.stderr, f"process {os.environ['RANK']}: {text}")
 
 
 def put(text: str) -> None:
     """Write a line of data: what was asked for."""
-    _line(sys.stdout, text)
+    if is_first():
+        _line(sys.stdout, text)
 
 
 def put_json(value: Mapping[str, Any] | Sequence[Any]) -> None:

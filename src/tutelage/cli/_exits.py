@@ -67,7 +67,8 @@ def report_error(error: BaseException, *, debug: bool) -> int:
     code, text = explain(error)
     if debug:
         traceback.print_exception(error, file=sys.stderr)
-    say(text if "\n" in text else f"tutelage: {text}")
+    # What one process cannot do another can, so that each speaks of its own errors.
+    say(text if "\n" in text else f"tutelage: {text}", of_any=True)
     return code
 
 

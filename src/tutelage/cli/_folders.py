@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from tutelage.cli._console import is_first
 from tutelage.errors import RunFolderError
 
 
@@ -17,6 +18,8 @@ def new_folder(name: str, out: Path | None) -> Path:
     This is looked at before torch is loaded and data are read: whoever mistyped a path is told at once.
     """
     folder = out if out is not None else _free(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    if not is_first():
+        return folder  # the first process looks, and says which it is
     if folder.is_dir() and any(folder.iterdir()):
         raise RunFolderError(
             f"{folder} is there already and not empty; choose another --out, or go on with it by --resume {folder}"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import typer
 
-from tutelage.cli._console import put, put_json, say, say_next
+from tutelage.cli._console import is_first, put, put_json, say, say_next
 from tutelage.cli._describe import describe
 from tutelage.cli._exits import INTERRUPTED
 from tutelage.cli._folders import new_folder
 from tutelage.cli._results import summary
 from tutelage.config import Recipe, load
 from tutelage.errors import MissingPackageError
-from tutelage.run_folder import RunFolder, read_json
+from tutelage.run_folder import COMPLETE, RunFolder, read_json
 
 DEMO = "digits-few-labels"
 
@@ -116,8 +116,11 @@ def _carry_out(recipe: Recipe | None, name: str, folder: Path, *, report: bool, 
         from tutelage.runs import run
 
         with Watcher() as watcher:
-            run(recipe, folder, name=name, resume=recipe is None, on_event=watcher)
-        if not watcher.interrupted:
+            summary = run(recipe, folder, name=name, resume=recipe is None, on_event=watcher)
+        if not is_first():
+            if summary.status == COMPLETE:
+                return
+        elif not watcher.interrupted:
             _show(folder, report=report, as_json=as_json)
             return
     except KeyboardInterrupt:
