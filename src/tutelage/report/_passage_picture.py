@@ -12,7 +12,7 @@ from tutelage.report._contents import Passage
 from tutelage.report._passage import SHADES, Panel, panels, scale
 from tutelage.report._style import LIGHT, Picture
 
-_COLUMNS = 72
+_COLUMNS = 80
 """Characters to a line; longer ones go on in the next."""
 _POINTS = 6.5
 _WIDTH, _HEIGHT = 0.602 * _POINTS / 72, 1.5 * _POINTS / 72
