@@ -44,6 +44,26 @@ training:
   seeds: [3, 4]
 """
 
+TEXTS = """\
+task: causal_lm
+data:
+  text: notes/*.txt
+  test: held.jsonl
+  length: 128
+  packing: false
+  limit_tokens: 5000
+  long_completions: drop
+  tokenizer: {model: some/model, revision: main}
+teacher:
+  llama: {hidden: 32, layers: 2, heads: 4, key_value_heads: 2, intermediate: 64}
+  fit: {steps: 10, warmup: 0.1}
+student:
+  {model: some/model, revision: main, dtype: bfloat16, lora: {rank: 4, alpha: 8.0, targets: [q_proj], dropout: 0.1}}
+objective:
+  soft: {reverse_kl: {}, temperature: 2}
+training: {steps: 10}
+"""
+
 
 def typo(text, chance):
     place = chance.randrange(len(text))
@@ -96,7 +116,18 @@ def cut(text, chance):
 
 
 MUTATIONS = [typo, typo, value, value, line_moved, line_twice, nested, garbage, cut]
-PLACES = ["training.epochs", "objective.soft", "teacher", "data", "student.mlp.hidden", "a.b.c", "", "objective..x"]
+PLACES = [
+    "data.tokenizer",
+    "student.lora.targets",
+    "training.epochs",
+    "objective.soft",
+    "teacher",
+    "data",
+    "student.mlp.hidden",
+    "a.b.c",
+    "",
+    "objective..x",
+]
 
 
 def mutant(number, shipped):
@@ -123,7 +154,7 @@ def faults(error):
 
 def main(amount):
     shipped = [recipe_path(name).read_text("utf-8") for name in ("digits-few-labels", "digits-omitted-class")]
-    recipes = [*shipped, OTHER]
+    recipes = [*shipped, recipe_path("pystdlib-lm").read_text("utf-8"), OTHER, TEXTS]
     counts = {"refused": 0, "accepted": 0}
     raised, seen = [], []
     watching = False

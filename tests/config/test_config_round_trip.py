@@ -89,7 +89,47 @@ TRAINING = merged(
         precision=st.sampled_from(["float32", "bfloat16", "float16"]),
     ),
 )
-RECIPES = st.fixed_dictionaries(
+LLAMA = st.sampled_from([(8, 2, 1), (16, 4, 2), (24, 4, 4), (16, 2, None)]).map(
+    lambda sizes: {
+        "llama": {"hidden": sizes[0], "layers": 1, "heads": sizes[1], "key_value_heads": sizes[2], "intermediate": 9}
+    }
+)
+LORA = some(
+    rank=st.integers(1, 99), targets=st.lists(TEXT.filter(bool), min_size=1, max_size=2), dropout=st.floats(0, 0.9)
+)
+PRETRAINED = merged(
+    st.fixed_dictionaries({"model": PATH}),
+    some(revision=TEXT.filter(bool), dtype=st.sampled_from(["float32", "bfloat16", "float16", "auto"]), lora=LORA),
+)
+TEXT_FIT = merged(
+    st.one_of(some(epochs=st.integers(1, 9)), st.fixed_dictionaries({"steps": st.integers(1, 9)})),
+    some(warmup=st.floats(0, 1, exclude_max=True)),
+)
+TOKENIZER = st.one_of(
+    st.fixed_dictionaries({"train": st.integers(258, 10**6)}),
+    st.fixed_dictionaries({"model": PATH}, optional={"revision": TEXT.filter(bool)}),
+)
+TEXTS = merged(
+    st.one_of(
+        st.just({"source": "pystdlib"}),
+        st.fixed_dictionaries(
+            {"text": PATH}, optional={"test": PATH, "long_completions": st.sampled_from(["refuse", "drop"])}
+        ),
+    ),
+    st.fixed_dictionaries({"tokenizer": TOKENIZER}),
+    some(length=st.integers(2, 999), packing=st.booleans(), limit_tokens=st.integers(1, 10**6)),
+)
+LANGUAGE = st.fixed_dictionaries(
+    {
+        "task": st.just("causal_lm"),
+        "data": TEXTS,
+        "teacher": merged(LLAMA, st.fixed_dictionaries({"fit": TEXT_FIT})) | PRETRAINED,
+        "student": LLAMA | PRETRAINED,
+        "objective": terms("teacher").map(lambda term: {"soft": term}),
+    },
+    optional={"baseline": st.booleans()},
+)
+CLASSES = st.fixed_dictionaries(
     {
         "data": DATA,
         "teacher": TEACHER,
@@ -102,6 +142,7 @@ RECIPES = st.fixed_dictionaries(
     },
     optional={"training": TRAINING, "baseline": st.booleans(), "description": TEXT},
 )
+RECIPES = CLASSES | LANGUAGE
 
 
 def written(text):
@@ -141,7 +182,8 @@ def test_shipped_recipes(name):
     recipe = load(name)
     assert recipe.description
     assert recipe.baseline
-    assert len(recipe.training.seed_list) >= 3
+    # A quick one says that it is, and that its figures are those of one seed.
+    assert len(recipe.training.seed_list) >= (1 if name.endswith("-quick") else 3)
     assert written(dump(recipe)) == recipe
     assert load(recipe_path(name)) == recipe
     # It is written for people: each with a header, and a command to type.

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.representer import SafeRepresenter
 
 import tutelage
 from tutelage.config import _overrides
@@ -60,12 +61,25 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def dump(recipe: Recipe) -> str:
     """Return a recipe as YAML in which every setting is written out; `load` reads an equal recipe from it."""
     writer = YAML(typ="safe", pure=True)
+    writer.Representer = _Representer
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel types its default alone
     writer.width = 2**20  # a line that is broken in two is hard to edit
     stream = io.StringIO()
     writer.dump(_written(recipe), stream)
     return stream.getvalue()
+
+
+class _Representer(SafeRepresenter):
+    """Writes text with ends of lines, or what cannot be seen, in double quotes: other quotes fold such an end."""
+
+
+def _text_of(representer: Any, text: str) -> Any:
+    style = None if text.isprintable() else '"'
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Representer.add_representer(str, _text_of)
 
 
 def json_schema() -> dict[str, Any]:

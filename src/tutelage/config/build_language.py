@@ -180,6 +180,8 @@ def _llama_config(recipe: Recipe, spec: LlamaModel, tokenizer: Any) -> LlamaConf
         intermediate_size=sizes.intermediate,
         max_position_embeddings=recipe.data.length,
         tie_word_embeddings=True,
+        # Of a narrow model with the usual 0.02, the tokens drown in what its first layers add to them.
+        initializer_range=sizes.hidden**-0.5 / 3,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
