@@ -14,6 +14,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from tutelage.cli._results import summary
 from tutelage.config import load
 from tutelage.data import train_tokenizer
 from tutelage.errors import DamagedDataError, RecipeError
@@ -308,3 +309,11 @@ def test_models_are_what_the_recipe_says(done):
     assert (config.hidden_size, config.num_hidden_layers, config.num_key_value_heads) == (8, 1, 1)
     assert config.vocab_size == len(tokenizer) == 300
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_the_table_tells_nats_and_perplexity(done):
+    scores = read_json(done[0].scores)
+    lines = summary(scores).splitlines()
+    assert "nats per token of" in lines[0]
+    assert [line.split()[0] for line in lines[1:4]] == ["teacher", "student", "baseline"]
+    assert f"{scores['student']['nll']['mean']:.3f}" in lines[2]
