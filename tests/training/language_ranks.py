@@ -23,7 +23,7 @@ from tutelage.errors import TeacherError
 from tutelage.models import HeadModel
 from tutelage.tasks import CausalLM
 
-FOLDER = Path(sys.argv[1])
+FOLDER = Path(sys.argv[-1])  # the last: doctest imports this file too, with an argv of its own
 INPUTS = ("input_ids", "attention_mask", "position_ids")
 
 
