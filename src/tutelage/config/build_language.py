@@ -180,8 +180,9 @@ def _llama_config(recipe: Recipe, spec: LlamaModel, tokenizer: Any) -> LlamaConf
         intermediate_size=sizes.intermediate,
         max_position_embeddings=recipe.data.length,
         tie_word_embeddings=True,
-        # Of a narrow model with the usual 0.02, the tokens drown in what its first layers add to them.
-        initializer_range=sizes.hidden**-0.5 / 3,
+        # In a narrow model with the usual 0.02, the tokens drown in what its first layers add to them: at a width of 64
+        # and after 0.4 M tokens of Python, 0.04 was 0.4 nats per token ahead.
+        initializer_range=0.04,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
