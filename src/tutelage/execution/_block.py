@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tutelage.divergences import Divergence, PerToken, Pointwise, can_look, product
+from tutelage.execution._fused_kl import can_fuse, fused_kl
 from tutelage.execution._readers import (
     Columns,
     Dense,
@@ -22,9 +23,9 @@ from tutelage.execution._readers import (
     SmoothedLabels,
     Sparse,
     Transform,
+    base_2,
     log_softmax,
     log_softmax_and_softmax,
-    soften,
 )
 
 
@@ -145,8 +146,8 @@ class _Addend:
     """A term's share of the gradient, `factor * matrix` (n, V) plus a few single elements, not yet multiplied out."""
 
     matrix: Tensor
-    factor: Tensor
-    """(n, 1)."""
+    factor: Tensor | None
+    """(n, 1); None for 1."""
     ids: Tensor | None = None
     kept: Tensor | None = None
     """(n, K): what is added at `ids`."""
@@ -156,11 +157,14 @@ class _Addend:
     def where(self, keep: Tensor) -> _Addend:
         """Return the same with zeros in rows that do not count."""
         kept = None if self.kept is None else torch.where(keep, self.kept, 0.0)
-        return _Addend(torch.where(keep, self.matrix, 0.0), torch.where(keep, self.factor, 0.0), self.ids, kept)
+        factor = None if self.factor is None else torch.where(keep, self.factor, 0.0)
+        return _Addend(torch.where(keep, self.matrix, 0.0), factor, self.ids, kept)
 
     def add_to(self, gradient: Tensor | None) -> Tensor:
         """Return the sum with a gradient, which is overwritten; so is a matrix that is not lent."""
-        if gradient is not None:
+        if self.factor is None:
+            total = self.matrix if gradient is None else gradient.add_(self.matrix)
+        elif gradient is not None:
             total = gradient.addcmul_(self.matrix, self.factor)
         else:
             total = self.matrix * self.factor if self.is_lent else self.matrix.mul_(self.factor)
@@ -198,6 +202,9 @@ class _TermBlock:
             return self._per_token(divergence, reader)
         assert isinstance(divergence, Pointwise)
         if isinstance(reader, Dense):
+            fused = self._fused_kl(divergence, reader)
+            if fused is not None:
+                return fused
             log_p, p = reader.log_p_and_p(self.tensors, self.teacher_ids, self.dtype, self.temperature)
             return self._dense(divergence, log_p, p)
         if isinstance(reader, SmoothedLabels):
@@ -238,6 +245,19 @@ class _TermBlock:
         slope = divergence.slope(log_p, log_q, p, q)
         gradient = torch.addcmul(slope, q, slope.sum(-1, keepdim=True), value=-1)
         return value, _Addend(gradient, self._row_factor())
+
+    def _fused_kl(self, divergence: Pointwise, reader: Dense) -> tuple[Tensor, _Addend | None] | None:
+        """Return what `_dense` would, sooner; None where only the general way can."""
+        if not (reader.is_single and can_fuse(divergence, self.logits)):
+            return None
+        assert isinstance(self.temperature, float)
+        teacher = reader.logits(self.tensors, self.teacher_ids, self.dtype, self.temperature)
+        factor = None if self.coefficient is None else self._row_factor()
+        found = fused_kl(divergence, self.logits, teacher, self.temperature, self._highest(), factor)
+        if found is None:
+            return None
+        value, gradient = found
+        return value, None if gradient is None else _Addend(gradient, None)
 
     def _per_token(self, divergence: PerToken, reader: Dense) -> tuple[Tensor, _Addend | None]:
         teacher = reader.logits(self.tensors, self.teacher_ids, self.dtype, self.temperature)
@@ -284,18 +304,14 @@ class _TermBlock:
         if can_look(logits):
             # One pass less, and a maximum that other terms have found: good unless the rest drowns beside what is kept.
             shift = self._highest()
-            rest = soften(logits, self.temperature, shift).scatter_(1, ids, -torch.inf).exp_()
+            rest = base_2(logits, self.temperature, shift).scatter_(1, ids, -torch.inf).exp2_()
             total = rest.sum(-1, keepdim=True)
             if bool((total > _DROWNED).all()):
                 return rest, total, shift
         # Shifted by its own maximum, no tail underflows.
-        rest = logits.scatter(1, ids, -torch.inf)
-        shift = rest.amax(-1, keepdim=True)
+        shift = logits.scatter(1, ids, -torch.inf).amax(-1, keepdim=True)
         shift = torch.where(shift == -torch.inf, 0.0, shift)
-        rest = rest.sub_(shift)
-        if not (isinstance(self.temperature, float) and self.temperature == 1):
-            rest = rest.div_(self.temperature)
-        rest = rest.exp_()
+        rest = base_2(logits, self.temperature, shift).scatter_(1, ids, -torch.inf).exp2_()
         return rest, rest.sum(-1, keepdim=True), shift
 
     def _kept_ids_and_log_p(self, reader: Sparse | OneHot) -> tuple[Tensor, Tensor]:

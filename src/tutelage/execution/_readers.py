@@ -6,6 +6,7 @@ Legend: n rows of the block, V compared columns, K kept ids; p the teacher; T th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -69,6 +70,17 @@ def soften(logits: Tensor, temperature: Scalar, highest: Tensor | None = None) -
     return softened if isinstance(temperature, float) else softened.div_(temperature)
 
 
+def base_2(logits: Tensor, temperature: Scalar, highest: Tensor) -> Tensor:
+    """Return `(logits - max) / T * log2(e)`, a new tensor, of which `exp2` makes what `exp` makes of `soften`.
+
+    Powers of 2 take a CPU less than half the time of powers of e.
+    """
+    return (logits - highest).mul_(_LOG2_E / temperature)
+
+
+_LOG2_E = math.log2(math.e)
+
+
 def log_softmax(logits: Tensor, temperature: Scalar, highest: Tensor | None = None) -> Tensor:
     """Return `log softmax(logits / T)`; highest: the maximum of each row, where it is known."""
     softened = soften(logits, temperature, highest)
@@ -108,6 +120,11 @@ class Dense:
     space: Literal["probability", "logit"]
     columns: Columns
 
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one part: logits, and not a mixture."""
+        return len(self.transforms) == 1
+
     def _parts(self, tensors: Sequence[Tensor], ids: Tensor | None, dtype: torch.dtype) -> list[Tensor]:
         return [
             transform.apply(self.columns.take(raw, ids).to(dtype))
@@ -119,7 +136,7 @@ class Dense:
     ) -> tuple[Tensor, Tensor]:
         """Return log p and p (n, V)."""
         parts = self._parts(tensors, ids, dtype)
-        if self.space == "logit" or len(parts) == 1:
+        if self.space == "logit" or self.is_single:
             return log_softmax_and_softmax(_weighted_sum(parts, self.shares), temperature)
         log_p = log_mean([log_softmax(part, temperature) for part in parts], self.shares)
         return log_p, log_p.exp()
@@ -127,7 +144,7 @@ class Dense:
     def logits(self, tensors: Sequence[Tensor], ids: Tensor | None, dtype: torch.dtype, temperature: Scalar) -> Tensor:
         """Return logits (n, V) whose softmax at T is p."""
         parts = self._parts(tensors, ids, dtype)
-        if self.space == "logit" or len(parts) == 1:
+        if self.space == "logit" or self.is_single:
             return _weighted_sum(parts, self.shares)
         return log_mean([log_softmax(part, temperature) for part in parts], self.shares) * temperature
 
