@@ -118,6 +118,16 @@ def test_what_an_earlier_session_did_takes_no_time(reporter, clock, capsys):
     assert last.endswith("seed 1 student, step 400 of 500: loss 1; about 1 min 40 s left")
 
 
+def test_the_first_step_of_a_session_says_nothing_of_the_rest(reporter, clock, capsys):
+    """It waits for everything to be read and tried once: a rate of it would be off many times over."""
+    reporter.begin(1000)
+    reporter.finish("teacher", 500, "done before", earlier=True)
+    reporter.start("seed 0 student", 100)
+    clock.now += 9
+    reporter.step("seed 0 student", 101, 500, {"loss": 1.0})
+    assert "left" not in capsys.readouterr().err
+
+
 def test_a_teacher_that_is_fitted_adds_its_steps(reporter, clock, capsys):
     reporter.begin(100)
     reporter.extend(300)

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from tutelage.config import load
 from tutelage.errors import DataError, RunFolderError
-from tutelage.run_folder import read_json
+from tutelage.run_folder import read_json, write_json
 from tutelage.runs import ArmDone, ArmStarted, Interrupted, Note, Progress, Stopping, evaluate, run
 
 
@@ -82,6 +82,20 @@ def test_a_crash_and_resume(recipe, whole, tmp_path, digests, at):
     assert read_json(tmp_path / "run" / "run.json")["status"] == "failed"
     run(None, tmp_path / "run", resume=True)
     assert digests(tmp_path / "run") == digests(whole)
+
+
+def test_the_seconds_of_a_session_that_crashed_count(recipe, tmp_path):
+    def fail(event):
+        if isinstance(event, Progress) and (event.arm, event.step) == ("student", 9):
+            raise CrashError
+
+    with pytest.raises(CrashError):
+        run(recipe, tmp_path / "run", on_event=fail)
+    timing = tmp_path / "run" / "seed-0" / "student" / "timing.json"
+    assert read_json(timing)["train_seconds"] > 0
+    write_json(timing, {"train_seconds": 1000.0})
+    run(None, tmp_path / "run", resume=True)
+    assert read_json(timing)["train_seconds"] > 1000
 
 
 @pytest.mark.parametrize("lost", ["scores.json", "model", "evaluation.safetensors"])

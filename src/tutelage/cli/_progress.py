@@ -67,7 +67,7 @@ class Reporter:
     def start(self, name: str, resumed_at: int) -> None:
         """Take note that a network begins to train, at a step that an earlier session came to."""
         if resumed_at:
-            self.skipped += resumed_at
+            self._skip(resumed_at, self.before + resumed_at)
             self.say(f"  {name}: goes on at step {resumed_at:,}")
         self._move(completed=self.before + resumed_at, description=name, numbers="")
 
@@ -86,9 +86,15 @@ class Reporter:
     def finish(self, name: str, steps: int, text: str, *, earlier: bool) -> None:
         """Say that a network is done; earlier: it was so before this session."""
         self.before += steps
-        self.skipped += steps if earlier else 0
+        if earlier:
+            self._skip(steps, self.before)
         self._move(completed=self.before, description=name, numbers="")
         self.say(f"  {name}: {text}")
+
+    def _skip(self, steps: int, done: int) -> None:
+        """Leave steps of an earlier session out of what is told: the first step of this one says little on the rest."""
+        self.skipped += steps
+        self.spoken_at = PARTS * done // max(1, self.total)
 
     def _move(self, **changes: Any) -> None:
         if self.bar is not None and self.task is not None:

@@ -12,7 +12,6 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from tutelage.objective import Objective
 from tutelage.run_folder import TEACHER, ArmFolder, read_json, write_json
-from tutelage.runs import _ranks
 from tutelage.runs._events import ArmStarted, Event, Progress, Stopping
 from tutelage.tasks import Task
 from tutelage.training import DistillationTrainer, Interruptible, MetricsLog, last_checkpoint
@@ -54,10 +53,10 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
     resumed_at = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
     on_event(ArmStarted(lesson.seed, lesson.arm, steps, resumed_at))
     stop = Interruptible(lambda: on_event(Stopping()))
-    callbacks = [stop, _Told(lesson, on_event)]
+    clock = _Clock(folder, before)
+    callbacks = [stop, clock, _Told(lesson, on_event)]
     # The teacher's fit has no log: a teacher that comes from the cache has none either.
     callbacks += [] if lesson.arm == TEACHER else [_AtTheEnd(), MetricsLog(folder.metrics)]
-    start = time.perf_counter()
     trainer = DistillationTrainer(
         model=lesson.network,
         teacher=lesson.teacher,
@@ -73,16 +72,30 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
     # It prints what is logged to stdout, which is for data.
     trainer.remove_callback(PrinterCallback)
     trainer.train(checkpoint)
-    seconds = before + time.perf_counter() - start
     if trainer.interrupted:
-        _ranks.together(lambda: write_json(folder.timing, {"train_seconds": seconds}))
         raise Stopped
-    return seconds, stop.requested
+    return clock.seconds, stop.requested
 
 
 def _seconds_before(folder: ArmFolder) -> float:
-    """Return how long earlier sessions trained; one that was killed could not say."""
+    """Return how long it took to come to the last checkpoint."""
     return float(read_json(folder.timing).get("train_seconds", 0.0)) if folder.timing.is_file() else 0.0
+
+
+class _Clock(TrainerCallback):
+    """Counts the seconds of all sessions, and writes them with every checkpoint: a killed session tells nothing."""
+
+    def __init__(self, folder: ArmFolder, before: float) -> None:
+        self.folder, self.before, self.start = folder, before, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has trained, here and before."""
+        return self.before + time.perf_counter() - self.start
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            write_json(self.folder.timing, {"train_seconds": self.seconds})
 
 
 class _AtTheEnd(TrainerCallback):
