@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from tutelage.cli._console import table, width_of
 from tutelage.config import (
+    BertModel,
     DigitsData,
     ImagesData,
     LlamaModel,
@@ -43,7 +45,8 @@ def describe(recipe: Recipe, folder: Path | None = None) -> str:
 def _data(recipe: Recipe) -> str:
     data = recipe.data
     if isinstance(data, TextsSpec):
-        return _texts(data)
+        hidden = "" if data.mask is None else f", {data.mask:.0%} of which are hidden"
+        return _texts(data) + hidden
     if isinstance(data, DigitsData):
         text = "1,797 scans of handwritten digits, bundled with scikit-learn"
     elif isinstance(data, TableData):
@@ -74,8 +77,9 @@ def _model(model: ModelSpec) -> str:
     elif isinstance(model, TimmModel):
         text = f"{model.timm} of timm" + (", pretrained" if model.pretrained else "")
     elif isinstance(model, LlamaModel):
-        layers = model.llama.layers
-        text = f"a Llama of {layers} layer{'s' if layers > 1 else ''} of width {model.llama.hidden}"
+        text = f"a Llama of {_layers(model.llama)}"
+    elif isinstance(model, BertModel):
+        text = f"a BERT of {_layers(model.bert)}"
     else:
         assert isinstance(model, SavedModel)
         text = model.model + (f", with adapters of rank {model.lora.rank}" if model.lora is not None else "")
@@ -86,6 +90,10 @@ def _model(model: ModelSpec) -> str:
         length = f"{fit.steps:,} steps" if fit.steps is not None else f"{fit.epochs} epochs"
         text += f", first fitted on all labels for {length} (kept for the next run)"
     return text
+
+
+def _layers(sizes: Any) -> str:
+    return f"{sizes.layers} layer{'s' if sizes.layers > 1 else ''} of width {sizes.hidden}"
 
 
 def _term(recipe: Recipe, name: str) -> str:

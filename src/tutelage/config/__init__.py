@@ -14,13 +14,14 @@ from tutelage.errors import Problem, RecipeError
 if TYPE_CHECKING:
     from tutelage.config._data import DigitsData, ImagesData, TableData
     from tutelage.config._load import dump, json_schema, load, recipe_names, recipe_path
-    from tutelage.config._models import FitSpec, LlamaModel, MLPModel, ModelSpec, SavedModel, TimmModel
+    from tutelage.config._models import BertModel, FitSpec, LlamaModel, MLPModel, ModelSpec, SavedModel, TimmModel
     from tutelage.config._recipe import Recipe
     from tutelage.config._terms import TermSpec
     from tutelage.config._texts import PythonData, TextData, TextsSpec, TokenizerSpec
     from tutelage.config._training import TrainingSpec
 
 __all__ = [
+    "BertModel",
     "DigitsData",
     "FitSpec",
     "ImagesData",
@@ -49,7 +50,7 @@ __all__ = [
 _HOMES = {
     "_data": ["DigitsData", "ImagesData", "TableData"],
     "_load": ["dump", "json_schema", "load", "recipe_names", "recipe_path"],
-    "_models": ["FitSpec", "LlamaModel", "MLPModel", "ModelSpec", "SavedModel", "TimmModel"],
+    "_models": ["BertModel", "FitSpec", "LlamaModel", "MLPModel", "ModelSpec", "SavedModel", "TimmModel"],
     "_recipe": ["Recipe"],
     "_terms": ["TermSpec"],
     "_texts": ["PythonData", "TextData", "TextsSpec", "TokenizerSpec"],

@@ -1,4 +1,4 @@
-"""What a recipe says about a model: an MLP, a model of timm by name, a small Llama, or one that was saved."""
+"""What a recipe says about a model: an MLP, a model of timm by name, a small Llama or BERT, or one that was saved."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ModelSpec(Spec):
     """What all models have in common."""
 
     kind: ClassVar[str]
-    """Which model this is: "mlp", "timm", "llama" or "model"."""
+    """Which model this is: "mlp", "timm", "llama", "bert" or "model"."""
 
     weights: Annotated[
         FilePath | None, Field(description="Where its weights are: a saved model's folder or a .safetensors file.")
@@ -133,6 +133,28 @@ class LlamaModel(ModelSpec):
     llama: LlamaOptions
 
 
+class BertOptions(Spec):
+    """The shape of a BERT with tied embeddings and no dropout; its vocabulary is the tokenizer's."""
+
+    hidden: Annotated[Count, Field(description="The width.")]
+    layers: Annotated[Count, Field(description="How many layers.")]
+    heads: Annotated[Count, Field(description="Attention heads of each layer; they divide the width.")]
+    intermediate: Annotated[Count, Field(description="The width inside each layer's MLP.")]
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.hidden % self.heads:
+            refuse([(("heads",), f"expected heads that divide hidden={self.hidden}, got {self.heads}")])
+        return self
+
+
+class BertModel(ModelSpec):
+    """An encoder, made here."""
+
+    kind: ClassVar[str] = "bert"
+    bert: BertOptions
+
+
 class LoraSpec(Spec):
     """Low-rank adapters."""
 
@@ -172,18 +194,25 @@ class SavedModel(ModelSpec):
 
     @property
     def changed(self) -> list[str]:
-        """What is asked of it that only language models of transformers have."""
+        """What is asked of it that only models of transformers have."""
         fields = type(self).model_fields
         return [name for name in ("revision", "dtype", "lora") if getattr(self, name) != fields[name].default]
 
 
-_KEYS: dict[str, type[Spec]] = {"mlp": MLPModel, "timm": TimmModel, "llama": LlamaModel, "model": SavedModel}
+_KEYS: dict[str, type[Spec]] = {
+    "mlp": MLPModel,
+    "timm": TimmModel,
+    "llama": LlamaModel,
+    "bert": BertModel,
+    "model": SavedModel,
+}
 
 
 AnyModel = Annotated[
     Annotated[MLPModel, Tag(branch("mlp"))]
     | Annotated[TimmModel, Tag(branch("timm"))]
     | Annotated[LlamaModel, Tag(branch("llama"))]
+    | Annotated[BertModel, Tag(branch("bert"))]
     | Annotated[SavedModel, Tag(branch("model"))],
     Discriminator(lambda value: key_of(value, _KEYS)),
     one_key_of(list(_KEYS), ModelSpec.model_fields, "a model", "{mlp: {hidden: [16]}}"),

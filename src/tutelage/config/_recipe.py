@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from tutelage.config._data import ClassesSpec, DataSpec
-from tutelage.config._models import AnyModel, LlamaModel, ModelSpec, SavedModel, has_weights
+from tutelage.config._data import DataSpec
+from tutelage.config._models import AnyModel, BertModel, LlamaModel, has_weights
 from tutelage.config._spec import Spec, refusal, refuse
+from tutelage.config._tasks import TASKS_OF_TEXTS, TaskName, check_model, data_for
 from tutelage.config._terms import AnyTerm
 from tutelage.config._texts import TextsSpec
 from tutelage.config._training import TrainingSpec
@@ -22,7 +23,7 @@ class Recipe(Spec):
     """Everything a run is made of: data, teacher, student, objective and training."""
 
     description: Annotated[str, Field(description="What the recipe shows, in a sentence or two.")] = ""
-    task: Annotated[Literal["classification", "causal_lm"], Field(description="What the models do.")] = "classification"
+    task: Annotated[TaskName, Field(description="What the models do.")] = "classification"
     data: Annotated[DataSpec, Field(description="What is learned from.")]
     teacher: Annotated[AnyModel | None, Field(description="The model whose outputs the student imitates.")] = None
     student: Annotated[AnyModel, Field(description="The model that is trained.")]
@@ -37,20 +38,13 @@ class Recipe(Spec):
     @field_validator("data")
     @classmethod
     def _of_the_task(cls, data: DataSpec, info: ValidationInfo) -> DataSpec:
-        task = info.data.get("task")
-        if task == "classification" and isinstance(data, TextsSpec):
-            raise refusal("these are texts, and the task is classification; add `task: causal_lm`")
-        if task == "causal_lm" and isinstance(data, ClassesSpec):
-            raise refusal(
-                "these are classes, and the task is causal_lm; expected {source: pystdlib} or {text: <files>}"
-            )
-        return data
+        return data_for(info.data["task"], data) if "task" in info.data else data
 
     @field_validator("teacher", "student")
     @classmethod
     def _for_the_task(cls, model: AnyModel | None, info: ValidationInfo) -> AnyModel | None:
         if model is not None and "task" in info.data:
-            _check_model(model, info.data["task"])
+            check_model(info.data["task"], model)
         return model
 
     @field_validator("teacher")
@@ -75,7 +69,7 @@ class Recipe(Spec):
     @classmethod
     def _knows_its_tokens(cls, student: AnyModel, info: ValidationInfo) -> AnyModel:
         data = info.data.get("data")
-        if isinstance(data, TextsSpec) and data.tokenizer is None and isinstance(student, LlamaModel):
+        if isinstance(data, TextsSpec) and data.tokenizer is None and isinstance(student, (LlamaModel, BertModel)):
             raise refusal("the student brings no tokenizer; give one, such as `tokenizer: {train: 2048}` in `data`")
         return student
 
@@ -100,7 +94,7 @@ class Recipe(Spec):
     @field_validator("training")
     @classmethod
     def _mixes_numbers(cls, training: TrainingSpec, info: ValidationInfo) -> TrainingSpec:
-        if training.mix > 0 and info.data.get("task") == "causal_lm":
+        if training.mix > 0 and info.data.get("task") in TASKS_OF_TEXTS:
             refuse([(("mix",), "tokens cannot be mixed as numbers are; remove it")])
         return training
 
@@ -110,21 +104,6 @@ class Recipe(Spec):
         if baseline and "teacher" in info.data and info.data["teacher"] is None:
             raise refusal("the baseline is the student without its teacher, and the recipe has none; remove `baseline`")
         return baseline
-
-
-def _check_model(model: ModelSpec, task: str) -> None:
-    """Raise the error of a model that the task has no use for."""
-    if task == "classification":
-        if isinstance(model, LlamaModel):
-            raise refusal("a language model, and the task is classification; add `task: causal_lm`, or use an mlp")
-        if isinstance(model, SavedModel):
-            changed = [*(["fit"] if model.fit is not None else []), *model.changed]
-            refuse([((name,), f"a `model` is used as it was saved; remove `{name}`") for name in changed])
-    elif not isinstance(model, (LlamaModel, SavedModel)):
-        raise refusal(
-            f"{model.kind} makes no language models; expected {{llama: {{hidden: 64, layers: 2, heads: 4, "
-            "intermediate: 176}}, or {model: <folder or id>}"
-        )
 
 
 def _wrong_name(name: str) -> str | None:

@@ -32,6 +32,9 @@ class TokenizerSpec(Spec):
         return self
 
 
+HIDDEN = 0.15
+
+
 class TextsSpec(Spec):
     """What all texts have in common."""
 
@@ -40,8 +43,16 @@ class TextsSpec(Spec):
 
     length: Annotated[int, Field(ge=2, le=10**6, description="Tokens of a row at most; longer texts are split.")] = 256
     packing: Annotated[
-        bool, Field(description="Whether texts share rows, in which none sees another, so that none is padded.")
-    ] = True
+        bool | None,
+        Field(
+            description="Whether texts share rows, in which none sees another, so that none is padded; for causal_lm "
+            "alone, and there unless it is false."
+        ),
+    ] = None
+    mask: Annotated[
+        float | None,
+        Field(gt=0, le=1, description=f"For masked_lm: the share of tokens that are hidden, {HIDDEN:g} unless given."),
+    ] = None
     tokenizer: Annotated[
         TokenizerSpec | None, Field(description="Who makes tokens of the texts; the student's own unless given.")
     ] = None
