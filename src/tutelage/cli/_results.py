@@ -34,7 +34,7 @@ def summary(scores: Mapping[str, Any]) -> str:
 def _of_texts(scores: Mapping[str, Any], arms: Sequence[str]) -> str:
     """Return the table of language models."""
     rows = [
-        ["", f"nats per token of {scores[arms[0]]['tokens']['mean']:,.0f}", "perplexity", "next token", "parameters"]
+        ["", f"nats per token of {scores[arms[0]]['tokens']['mean']:,.0f}", "perplexity", "guessed right", "parameters"]
     ]
     for arm in arms:
         nll, std = scores[arm]["nll"]["mean"], scores[arm]["nll"]["std"]

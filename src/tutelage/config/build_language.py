@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
-from tutelage.config._models import LlamaModel, ModelSpec, SavedModel
+from tutelage.config._models import BertModel, LlamaModel, ModelSpec, SavedModel
 from tutelage.config._recipe import Recipe
 from tutelage.config._texts import PythonData, TextData, TextsSpec
 from tutelage.config.build import Role, at
-from tutelage.data import TokenRows, encode, pack, python_source, read_rows, split_rows, train_tokenizer
+from tutelage.data import TokenRows, encode, encode_masked, pack, python_source, read_rows, split_rows, train_tokenizer
 from tutelage.errors import ModelError
 from tutelage.models import add_lora, load_pretrained, load_tokenizer
 
 Rows = Sequence[dict[str, Any]]
-Trainer = Callable[[Iterable[str], int], Any]
+Trainer = Callable[..., Any]
+"""As `train_tokenizer`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def texts_of(recipe: Recipe, train: Trainer = train_tokenizer) -> Texts:
-    """Return the recipe's texts as rows of tokens. train: makes a tokenizer from texts and a size.
+    """Return the recipe's texts as rows of tokens. train: makes a tokenizer, as `train_tokenizer` does.
 
     Errors: those of `tutelage.data`, `RecipeError` for a tokenizer that cannot be had.
     """
@@ -53,7 +54,10 @@ def texts_of(recipe: Recipe, train: Trainer = train_tokenizer) -> Texts:
     assert isinstance(spec, TextsSpec), spec
     learned, held_out = _rows(spec)
     tokenizer = _tokenizer(recipe, learned, train)
-    rows = [_encoded(spec, part, tokenizer, place) for part, place in ((learned, "the texts"), (held_out, "the test"))]
+    rows = [
+        _encoded(recipe, spec, part, tokenizer, place)
+        for part, place in ((learned, "the texts"), (held_out, "the test"))
+    ]
     rows[0] = _limited(rows[0], spec.limit_tokens)
     made, test = (pack(part, spec.length) if spec.packing else part for part in rows)
     return Texts(made, test, tokenizer)
@@ -76,6 +80,11 @@ def language_model_of(recipe: Recipe, role: Role, tokenizer: Any, seed: int) -> 
             targets = "all-linear" if lora.targets is None else lora.targets
             model = add_lora(model, rank=lora.rank, alpha=lora.alpha, targets=targets, dropout=lora.dropout)
     return model
+
+
+def auto_of(recipe: Recipe) -> Literal["causal_lm", "masked_lm"]:
+    """Return as what `load_pretrained` reads the models of a recipe."""
+    return "masked_lm" if recipe.task == "masked_lm" else "causal_lm"
 
 
 def tokenizer_of(spec: ModelSpec, default: Any) -> Any:
@@ -102,12 +111,22 @@ def _tokenizer(recipe: Recipe, learned: Rows, train: Trainer) -> Any:
     spec = recipe.data.tokenizer
     if spec is None:
         with at("student.model"):
-            return tokenizer_of(recipe.student, None)
+            return _fitting(recipe, tokenizer_of(recipe.student, None))
     with at("data.tokenizer"):
         if spec.model is not None:
-            return load_tokenizer(spec.model, revision=spec.revision)
+            return _fitting(recipe, load_tokenizer(spec.model, revision=spec.revision))
         assert spec.train is not None, spec
-        return train(_words(learned), spec.train)
+        return train(_words(learned), spec.train, for_encoder=recipe.task != "causal_lm")
+
+
+def _fitting(recipe: Recipe, tokenizer: Any) -> Any:
+    """Return a tokenizer, or raise `ModelError` if the task needs a token that it lacks."""
+    if recipe.task == "masked_lm" and tokenizer.mask_token_id is None:
+        raise ModelError(
+            "the tokenizer has no mask token, which stands for the tokens that are hidden; expected that of a masked "
+            "language model, or `tokenizer: {train: 2048}` in `data`"
+        )
+    return tokenizer
 
 
 def _words(rows: Rows) -> list[str]:
@@ -121,7 +140,10 @@ def _words(rows: Rows) -> list[str]:
     return found
 
 
-def _encoded(spec: TextsSpec, rows: Rows, tokenizer: Any, place: str) -> TokenRows:
+def _encoded(recipe: Recipe, spec: TextsSpec, rows: Rows, tokenizer: Any, place: str) -> TokenRows:
+    if recipe.task == "masked_lm":
+        with at("data.length"):
+            return encode_masked(rows, tokenizer, spec.length, place)
     long = spec.long_completions if isinstance(spec, TextData) else "refuse"
     return encode(rows, tokenizer, spec.length, long_completions=long, place=place)
 
@@ -140,20 +162,24 @@ def _limited(rows: TokenRows, limit: int | None) -> TokenRows:
 
 
 def _model(recipe: Recipe, role: Role, spec: ModelSpec, tokenizer: Any) -> Any:
+    auto = auto_of(recipe)
     if isinstance(spec, SavedModel):
-        return load_pretrained(spec.model, auto="causal_lm", revision=spec.revision, dtype=spec.dtype)
-    assert isinstance(spec, LlamaModel), spec
-    config = _llama_config(recipe, spec, tokenizer)
+        return load_pretrained(spec.model, auto=auto, revision=spec.revision, dtype=spec.dtype)
+    if isinstance(spec, BertModel):
+        config: Any = _bert_config(recipe, spec, tokenizer)
+    else:
+        assert isinstance(spec, LlamaModel), spec
+        config = _llama_config(recipe, spec, tokenizer)
     if spec.weights is None:
-        return LlamaForCausalLM(config)
+        return BertForMaskedLM(config) if isinstance(spec, BertModel) else LlamaForCausalLM(config)
     with at(f"{role}.weights"):
-        model = load_pretrained(spec.weights, auto="causal_lm")
+        model = load_pretrained(spec.weights, auto=auto)
         for name in ("model_type", *_SIZES):
             found, wanted = getattr(model.config, name, None), getattr(config, name)
             if found != wanted:
                 raise ModelError(
                     f"the model in {spec.weights} has {name} {found}, and the recipe's {wanted}; expected equal ones: "
-                    "change `llama`, or use `model: <folder>`, which takes it as it is"
+                    "change `{spec.kind}`, or use `model: <folder>`, which takes it as it is"
                 )
         return model
 
@@ -189,8 +215,33 @@ def _llama_config(recipe: Recipe, spec: LlamaModel, tokenizer: Any) -> LlamaConf
     )
 
 
+def _bert_config(recipe: Recipe, spec: BertModel, tokenizer: Any) -> BertConfig:
+    assert isinstance(recipe.data, TextsSpec), recipe
+    sizes = spec.bert
+    return BertConfig(
+        vocab_size=max(tokenizer.get_vocab().values()) + 1,
+        hidden_size=sizes.hidden,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        intermediate_size=sizes.intermediate,
+        max_position_embeddings=recipe.data.length,
+        # One as small as these learns too little, and not too much.
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def _check_length(recipe: Recipe, model: Any) -> None:
     assert isinstance(recipe.data, TextsSpec), recipe
     most = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(most, int) and recipe.data.length > most:
+    if not isinstance(most, int):
+        return
+    for module in model.modules():
+        positions = getattr(module, "position_embeddings", None)
+        # Models of RoBERTa's kind count from the padding's id on, and have that many places fewer.
+        if isinstance(positions, torch.nn.Embedding) and positions.padding_idx is not None:
+            most -= positions.padding_idx + 1
+            break
+    if recipe.data.length > most:
         raise ModelError(f"the model takes {most} tokens at most; expected data.length <= {most}")

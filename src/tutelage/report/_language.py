@@ -23,7 +23,12 @@ _KL = Metric("kl", "KL(teacher ‖ network), nats", "Per token; 0 where the prob
 
 
 class Language(Task):
-    """Tokens that are predicted: the next one, or one that is hidden."""
+    """The next token of a text."""
+
+    among: ClassVar = "held-out tokens"
+    """What is predicted."""
+    seen: ClassVar = ""
+    """How the piece of text was read, in a sentence."""
 
     scores = ("rows", "tokens", "nll", "perplexity", "accuracy", "parameters", "bytes")
     metrics = (
@@ -52,8 +57,8 @@ class Language(Task):
         return read_passage(folder.text) if folder.text.is_file() else None
 
     def tested(self, run: Run) -> str:
-        """Return the number of held-out tokens."""
-        return f"{run.of(run.names[0])[0].scores['tokens']:,.0f} held-out tokens"
+        """Return the number of tokens."""
+        return f"{run.of(run.names[0])[0].scores['tokens']:,.0f} {self.among}"
 
     def amount(self, spread: Spread) -> str:
         """Return nats per token."""
@@ -96,5 +101,18 @@ class Language(Task):
         # Without a teacher there is no distance to one.
         if run.passage is None or not run.passage.kl:
             return Section({"panels": ()}, {})
-        values = {"panels": panels(run.passage), "scale": scale(), "tokens": table_of(run.passage)}
+        values = {"panels": panels(run.passage), "scale": scale(), "tokens": table_of(run.passage), "seen": self.seen}
         return Section(values, {"passage": [passage_picture(run.passage)]})
+
+
+class MaskedLanguage(Language):
+    """Hidden tokens of a text."""
+
+    among = "hidden tokens of held-out text"
+    seen = "Each token was hidden once, a few of them at a time, and predicted from those that were not."
+    better = "The student predicts hidden tokens better than its teacher"
+    answered = "hidden tokens guessed"
+
+    def alone(self, run: Run) -> str:
+        """Return the perplexity of the student."""
+        return super().alone(run).replace("on held-out text", "on hidden tokens of held-out text")

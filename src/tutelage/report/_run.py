@@ -13,14 +13,14 @@ from tutelage.errors import DamagedDataError
 from tutelage.report._classification import Classification
 from tutelage.report._contents import Arm, Log, Omitted, Run
 from tutelage.report._files import Reader, environment, logs
-from tutelage.report._language import Language
+from tutelage.report._language import Language, MaskedLanguage
 from tutelage.report._task import Task
 from tutelage.run_folder import COMPLETE, TEACHER, ArmFolder, RunFolder, read_json
 
 _TASKS: Mapping[str, Task] = {
     "classification": Classification(),
     "causal_lm": Language(),
-    "masked_lm": Language(),
+    "masked_lm": MaskedLanguage(),
 }
 """What the kinds of task have of their own. Nothing else asks which one it is."""
 

@@ -80,7 +80,7 @@ def keep(made: Path, place: Path, made_from: Mapping[str, Any]) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def kept_tokenizer(texts: Iterable[str], size: int) -> Any:
+def kept_tokenizer(texts: Iterable[str], size: int, *, for_encoder: bool = False) -> Any:
     """Return a tokenizer that is trained on texts, or was so before."""
     texts = list(texts)
     digest = hashlib.sha256()
@@ -88,14 +88,16 @@ def kept_tokenizer(texts: Iterable[str], size: int) -> Any:
         content = text.encode("utf-8", "surrogatepass")
         digest.update(f"{len(content)} ".encode() + content)
     versions = [tutelage.__version__, version("tokenizers"), version("transformers")]
-    made_from = {"texts": digest.hexdigest(), "size": size, "versions": versions}
+    made_from: dict[str, Any] = {"texts": digest.hexdigest(), "size": size, "versions": versions}
+    if for_encoder:
+        made_from["for_encoder"] = True
     place = place_of(made_from, "tokenizers")
     # What is damaged, or cannot be kept, is only made once more: it takes seconds, and comes out the same.
     with contextlib.suppress(DamagedDataError, OSError):
         found = kept(place, load_tokenizer)
         if found is not None:
             return found
-    made = train_tokenizer(texts, size)
+    made = train_tokenizer(texts, size, for_encoder=for_encoder)
     with tempfile.TemporaryDirectory() as folder:
         made.save_pretrained(folder)
         with contextlib.suppress(OSError):

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutelage.config import Recipe, SavedModel
+from tutelage.config import Recipe, SavedModel, TextsSpec
 from tutelage.config.build import Role, at
-from tutelage.config.build_language import language_model_of, texts_of, tokenizer_of
-from tutelage.data import CausalCollator, TokenRows
+from tutelage.config.build_language import auto_of, language_model_of, texts_of, tokenizer_of
+from tutelage.data import CausalCollator, MaskedCollator, TokenRows
 from tutelage.errors import ModelError
 from tutelage.models import HeadModel, align, compare_tokenizers, language_model, load_pretrained, vocabulary_width
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER, ArmFolder, RunFolder, read_json, write_json
 from tutelage.runs._cache import kept_tokenizer
-from tutelage.runs._language_scores import latency, scores_of, seen_token_by_token
-from tutelage.tasks import CausalLM, Task, leak_between_documents
+from tutelage.runs._language_scores import every_token_hidden, latency, scores_of, seen_token_by_token
+from tutelage.tasks import CausalLM, MaskedLM, Task, leak_between_documents
 from tutelage.vocabulary import VocabularyMap
 
 _log = logging.getLogger(__name__)
@@ -34,13 +34,16 @@ _LONGEST_PIECE = 300
 
 
 class Language:
-    """The texts of a recipe as tokens, and its language models."""
+    """The texts of a recipe as tokens, and its language models, which predict the next token or hidden ones."""
 
-    task: Task | None = CausalLM()
     measure = "nll"
 
     def __init__(self, recipe: Recipe) -> None:
+        assert isinstance(recipe.data, TextsSpec), recipe
         self.recipe = recipe
+        self.length = recipe.data.length
+        self.hidden = recipe.data.mask if recipe.task == "masked_lm" else None
+        self.task: Task | None = CausalLM() if self.hidden is None else MaskedLM()
         self.texts = texts_of(recipe, kept_tokenizer)
         self.train = self.labelled = self.fit = self.texts.train
         self.watched = _spread(self.texts.test, _TOKENS_WATCHED)
@@ -94,7 +97,7 @@ class Language:
 
     def load(self, folder: Path) -> nn.Module:
         """Return the model of a folder, ready to predict."""
-        return language_model(load_pretrained(folder, auto="causal_lm").eval())
+        return language_model(load_pretrained(folder, auto=auto_of(self.recipe)).eval())
 
     def vocabulary(self, student: nn.Module, teacher: nn.Module | None) -> VocabularyMap | None:
         """Return which ids the two models share, by what their tokenizers say. Errors: `RecipeError`."""
@@ -125,9 +128,11 @@ class Language:
 
     # --- batches ------------------------------------------------------------------------------------------------------
 
-    def collator(self, arm: str, seed: int, *networks: nn.Module | None) -> CausalCollator:
+    def collator(self, arm: str, seed: int, *networks: nn.Module | None) -> CausalCollator | MaskedCollator:
         """Return what makes batches, in a way by which none of these networks looks into another document."""
-        del arm, seed
+        del arm
+        if self.hidden is not None:
+            return MaskedCollator.of(self.texts.tokenizer, self.hidden, seed)
         if self._documents is None:
             self._documents = (self._apart([network for network in networks if network is not None]),)
         return self._collator(self._documents[0])
@@ -166,6 +171,7 @@ class Language:
     def score(self, network: nn.Module, folder: ArmFolder, train_seconds: float, answers: Any) -> dict[str, Any]:
         """Score a model on all held-out rows."""
         rows, teacher = self.texts.test, answers
+        # Of every network the same tokens are hidden, whatever its seed.
         collator = self.collator("", 0, network, teacher)
         shared = self.vocabulary(network, teacher) if teacher is not None else None
         size = self.recipe.training.batch_size
@@ -194,9 +200,12 @@ class Language:
         networks = {TEACHER: teacher}
         for arm in (arm for arm in (STUDENT, BASELINE) if arm in known["arms"]):
             networks[arm] = self.load(folder.arm(seed, arm).model)
-        collator = self.collator("", 0, *networks.values())
         shared = self.vocabulary(networks[STUDENT], teacher)
-        seen = seen_token_by_token(networks, collator([row]), self.task, shared, self.device)
+        if self.hidden is not None:
+            batch = every_token_hidden(row, self.texts.tokenizer.mask_token_id, self.hidden)
+        else:
+            batch = self.collator("", 0, *networks.values())([row])
+        seen = seen_token_by_token(networks, batch, self.task, shared, self.device)
         tokens = [self.texts.tokenizer.decode([int(token)]) for token in row["input_ids"]]
         write_json(folder.text, {"seed": seed, "row": place, "tokens": tokens, **seen})
 
@@ -207,7 +216,7 @@ class Language:
         return {
             "classes": [],
             "kind": "text",
-            "shape": [_length(self.recipe)],
+            "shape": [self.length],
             "features": None,
             "rows": self.rows,
             "tokens": self._tokens(),
@@ -218,13 +227,14 @@ class Language:
     def summary(self) -> dict[str, Any]:
         """Return what the JSON of a plan says of the data."""
         data = {"rows": self.rows, "tokens": self._tokens(), "vocabulary": len(self.texts.tokenizer)}
-        return {"data": {**data, "length": _length(self.recipe)}, "omitted": []}
+        return {"data": {**data, "length": self.length}, "omitted": []}
 
     def text(self) -> str:
         """Return what a plan says of the data."""
         rows, tokens = self.rows, self._tokens()
+        share = "" if self.hidden is None else f", {self.hidden:.0%} of them hidden,"
         return (
-            f"{tokens['train']:,} tokens to predict in {rows['train']:,} rows of up to {_length(self.recipe)}; "
+            f"{tokens['train']:,} tokens to predict{share} in {rows['train']:,} rows of up to {self.length}; "
             f"{tokens['test']:,} held out in {rows['test']:,} rows; {len(self.texts.tokenizer):,} ids"
         )
 
@@ -234,10 +244,6 @@ class Language:
     def write_test_rows(self, folder: RunFolder) -> None:
         """Write nothing: `text.json` will hold a piece of them."""
         del folder
-
-
-def _length(recipe: Recipe) -> int:
-    return int(recipe.data.length)  # type: ignore[union-attr]  # a recipe of texts
 
 
 def _spread(rows: TokenRows, tokens: int) -> TokenRows:

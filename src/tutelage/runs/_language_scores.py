@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.config.build import labels_alone
+from tutelage.data import UNLABELLED
 from tutelage.distributions import Labels
 from tutelage.divergences import ForwardKL
 from tutelage.execution import divergence
@@ -54,6 +55,19 @@ def scores_of(
     return {"tokens": round(tokens), **{name: found[name] for name in names}, "perplexity": math.exp(found["nll"])}
 
 
+def every_token_hidden(row: Batch, mask_id: int, share: float) -> dict[str, Tensor]:
+    """Return a batch of a row as often as it takes to hide each of its tokens once, about a share of them at a time."""
+    ids, targets = row["input_ids"], row["target_mask"].bool()
+    times = max(1, round(1 / share))
+    hidden = (torch.arange(len(ids)) % times == torch.arange(times)[:, None]) & targets
+    return {
+        "input_ids": torch.where(hidden, mask_id, ids),
+        "attention_mask": torch.ones(times, len(ids), dtype=torch.int64),
+        "labels": torch.where(hidden, ids, UNLABELLED),
+        "target_mask": hidden.long(),
+    }
+
+
 def seen_token_by_token(
     networks: Mapping[str, nn.Module],
     batch: Batch,
@@ -61,25 +75,28 @@ def seen_token_by_token(
     vocabulary: VocabularyMap | None,
     device: torch.device,
 ) -> dict[str, list[float | None]]:
-    """Return {"<network>_nll": [...], "<network>_kl": [...]} of the one row of a batch, None for what is no target.
+    """Return {"<network>_nll": [...], "<network>_kl": [...]} of a row's tokens, None for what is no target.
 
-    kl: KL(teacher || network) in nats, of all but the teacher.
+    batch: the row, or the row several times, with different targets each time. kl: KL(teacher || network) in nats, of
+    all but the teacher.
     """
     assert task is not None, batch
     here = {name: value.to(device) for name, value in batch.items()}
     labels, known = task.targets(here)
     assert isinstance(labels, Labels), labels
     assert known is not None, labels
+    length = here["input_ids"].shape[1]
     found: dict[str, list[float | None]] = {}
     sides: dict[str, Any] = {}
     with torch.no_grad():
         for name, network in networks.items():
             network.to(device).eval()
             sides[name] = task.student(network(**task.inputs(here)))
-            found[f"{name}_nll"] = _list(divergence(sides[name], labels, ForwardKL(), reduction="none"), known)
+            nll = divergence(sides[name], labels, ForwardKL(), reduction="none")
+            found[f"{name}_nll"] = _list(nll, known, length)
             if name != TEACHER and TEACHER in sides:
                 apart = divergence(sides[name], sides[TEACHER], ForwardKL(), vocabulary=vocabulary, reduction="none")
-                found[f"{name}_kl"] = _list(apart, known)
+                found[f"{name}_kl"] = _list(apart, known, length)
     return found
 
 
@@ -100,7 +117,10 @@ def latency(network: nn.Module, batch: Batch) -> dict[str, float]:
     return {"1": statistics.median(seconds[3:]) * 1000}
 
 
-def _list(values: Tensor, known: Tensor) -> list[float | None]:
-    """Return the values of the row's tokens; the first is predicted by nothing."""
-    there = zip(values[0].tolist(), known[0].tolist(), strict=True)
-    return [None, *(value if counts else None for value, counts in there)]
+def _list(values: Tensor, known: Tensor, length: int) -> list[float | None]:
+    """Return the values of a row's tokens, each from the row of the batch in which it is a target."""
+    there, where = known.max(0)
+    found = zip(values.gather(0, where[None])[0].tolist(), there.tolist(), strict=True)
+    told = [value if counts else None for value, counts in found]
+    # Where the next token is predicted, the first is so by nothing.
+    return [*[None] * (length - len(told)), *told]
