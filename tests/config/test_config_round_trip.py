@@ -129,6 +129,21 @@ LANGUAGE = st.fixed_dictionaries(
     },
     optional={"baseline": st.booleans()},
 )
+BERT = st.sampled_from([(8, 2), (15, 3), (7, 1)]).map(
+    lambda sizes: {"bert": {"hidden": sizes[0], "layers": 1, "heads": sizes[1], "intermediate": 9}}
+)
+HIDDEN = st.fixed_dictionaries(
+    {
+        "task": st.just("masked_lm"),
+        "data": merged(
+            st.fixed_dictionaries({"text": PATH, "tokenizer": TOKENIZER}),
+            some(mask=st.floats(0, 1, exclude_min=True), packing=st.just(False)),
+        ),
+        "teacher": merged(BERT, st.fixed_dictionaries({"fit": TEXT_FIT})) | PRETRAINED,
+        "student": BERT | PRETRAINED,
+        "objective": terms("teacher").map(lambda term: {"soft": term}),
+    },
+)
 CLASSES = st.fixed_dictionaries(
     {
         "data": DATA,
@@ -142,7 +157,7 @@ CLASSES = st.fixed_dictionaries(
     },
     optional={"training": TRAINING, "baseline": st.booleans(), "description": TEXT},
 )
-RECIPES = CLASSES | LANGUAGE
+RECIPES = CLASSES | LANGUAGE | HIDDEN
 
 
 def written(text):

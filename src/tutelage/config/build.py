@@ -1,8 +1,8 @@
 """From a checked recipe to objects: data, networks, objective, arguments of the trainer.
 
-With `build_language` the only module of the config that loads torch. What only shows here, such as parameters that are
-each in range and have no meaning together, is a `RecipeError` with the place in the recipe, as if it had been found
-while reading.
+With `build_language` and `build_transformers` the only module of the config that loads torch. What only shows here,
+such as parameters that are each in range and have no meaning together, is a `RecipeError` with the place in the recipe,
+as if it had been found while reading.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from torch import nn
 
 from tutelage.config import Recipe, SavedModel, TextsSpec
 from tutelage.config.build import Role, at
-from tutelage.config.build_language import auto_of, language_model_of, texts_of, tokenizer_of
+from tutelage.config.build_language import texts_of
+from tutelage.config.build_transformers import auto_of, language_model_of, tokenizer_of
 from tutelage.data import CausalCollator, MaskedCollator, TokenRows
 from tutelage.errors import ModelError
 from tutelage.models import HeadModel, align, compare_tokenizers, language_model, load_pretrained, vocabulary_width
