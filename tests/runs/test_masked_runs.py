@@ -1,54 +1,26 @@
 """Runs about hidden tokens: what is scored and saved is what transformers alone makes of it."""
 
-import argparse
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from masked_texts import written
 
 from tutelage.config import load
 from tutelage.config.build import objective_of
-from tutelage.data import MaskedCollator, encode_masked, train_tokenizer
-from tutelage.errors import RecipeError
+from tutelage.data import MaskedCollator, encode_masked
 from tutelage.model import DistillationModel
 from tutelage.report import build_report
-from tutelage.run_folder import BASELINE, RunFolder, read_json
+from tutelage.run_folder import BASELINE, RunFolder, read_json, read_lines
 from tutelage.runs import TeacherFitted, TeacherReused, evaluate, prepare, run
-
-RECIPE = """
-task: masked_lm
-data: {text: texts.jsonl, test: held.jsonl, length: 24, tokenizer: {train: 300}, mask: 0.2}
-teacher:
-  bert: {hidden: 16, layers: 2, heads: 2, intermediate: 24}
-  fit: {steps: 6, batch_size: 8, learning_rate: 0.02}
-student: {bert: {hidden: 8, layers: 1, heads: 2, intermediate: 16}}
-objective:
-  soft: {forward_kl: {}, weight: 0.7}
-  hard: {forward_kl: {}, teacher: labels, weight: 0.3}
-training: {steps: 7, batch_size: 8, learning_rate: 0.02, evaluations: 2, checkpoints: 2, device: cpu, seeds: 2}
-baseline: true
-"""
-
-
-def python_lines(count):
-    """Return so many lines of Python's own source, of some length."""
-    lines = (line.strip() for line in Path(argparse.__file__).read_text().splitlines())
-    return [line for line in lines if len(line) > 20][:count]
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     """Return the file of a recipe, texts of the standard library beside it."""
-    folder = tmp_path_factory.mktemp("masked")
-    lines = python_lines(130)
-    for name, part in (("texts", lines[:110]), ("held", lines[110:])):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
-    file = folder / "recipe.yaml"
-    file.write_text(RECIPE)
-    return file
+    return written(tmp_path_factory.mktemp("masked"))
 
 
 @pytest.fixture(scope="module")
@@ -163,56 +135,30 @@ def test_a_saved_encoder_is_a_teacher(done, texts, tmp_path, monkeypatch):
     assert summary.scores["teacher"]["nll"]["mean"] == read_json(folder.scores)["teacher"]["nll"]["mean"]
 
 
-@pytest.mark.parametrize(
-    ("overrides", "place", "words"),
-    [
-        (["data.packing=true"], "data.packing", "would see each other"),
-        (["task=causal_lm"], "data.mask", "remove it, or write `task: masked_lm`"),
-        (["task=classification"], "data", "these are texts"),
-        (["data.long_completions=drop"], "data.long_completions", "no completions"),
-        (["data.mask=0"], "data.mask", "expected a number > 0"),
-        (["student={mlp: {hidden: [4]}}"], "student", "mlp makes no encoders; expected {bert:"),
-        (["student.bert.heads=3"], "student.bert.heads", "divide hidden=8"),
-        (["training.mix=0.5"], "training.mix", "cannot be mixed"),
-        (["~data.tokenizer"], "student", "brings no tokenizer"),
-    ],
-)
-def test_what_the_schema_refuses(texts, overrides, place, words):
-    with pytest.raises(RecipeError) as caught:
-        load(texts, overrides)
-    assert any(problem.path == place and words in problem.message for problem in caught.value.problems), caught.value
+def test_a_network_is_watched_on_the_tokens_that_it_is_scored_on(done):
+    """All held-out rows are few enough to be watched, so the last evaluation says what the scores say, in any seed."""
+    folder, _ = done
+    for seed in (0, 1):
+        for name in ("student", BASELINE):
+            arm = folder.arm(seed, name)
+            watched = [line for line in read_lines(arm.metrics) if "eval_nll" in line]
+            scores = read_json(arm.scores)
+            assert len(watched) == 2
+            assert watched[-1]["eval_nll"] == pytest.approx(scores["nll"], rel=1e-5)
+            assert watched[-1]["eval_accuracy"] == pytest.approx(scores["accuracy"], rel=1e-5)
 
 
-def test_a_tokenizer_without_a_mask_is_refused(texts, tmp_path):
-    train_tokenizer(python_lines(50), 300).save_pretrained(tmp_path / "causal")
-    overrides = ["~data.tokenizer", f"data.tokenizer.model={tmp_path / 'causal'}"]
-    with pytest.raises(RecipeError, match="no mask token"):
-        prepare(load(texts, overrides), tmp_path / "run")
-    with pytest.raises(RecipeError, match=r"data\.length.*expected room"):
-        prepare(load(texts, ["data.length=2"]), tmp_path / "run")
-
-
-def test_prompts_are_no_texts(texts, tmp_path):
-    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
-    with pytest.raises(ValueError, match="row 1 has no 'text'"):
-        prepare(load(texts, [f"data.test={tmp_path / 'prompts.jsonl'}"]), tmp_path / "run")
-
-
-def test_more_places_than_a_roberta_has_are_refused(texts, tmp_path):
-    """It counts places from the padding's id on: of 20 there are 18."""
-    tokenizer = train_tokenizer(python_lines(50), 300, for_encoder=True)
-    config = transformers.RobertaConfig(
-        vocab_size=300,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=20,
-        pad_token_id=1,
-    )
-    transformers.RobertaForMaskedLM(config).save_pretrained(tmp_path / "roberta")
-    tokenizer.save_pretrained(tmp_path / "roberta")
-    overrides = ["~teacher", "~student", f"student.model={tmp_path / 'roberta'}", "~data.tokenizer", "~objective.soft"]
-    overrides += ["baseline=false", "data.length=19"]
-    with pytest.raises(RecipeError, match="takes 18 tokens at most"):
-        prepare(load(texts, overrides), tmp_path / "run")
+def test_a_teacher_is_kept_for_its_own_share_and_length(texts, tmp_path):
+    """The rows are shorter than both lengths, and equal: what differs is what is hidden, or the places of a BERT."""
+    always = ["baseline=false", "training.seeds=1", "data.length=200"]
+    for number, (changes, event) in enumerate(
+        [
+            ([], TeacherFitted),
+            ([], TeacherReused),
+            (["data.mask=0.4"], TeacherFitted),
+            (["data.length=210"], TeacherFitted),
+        ]
+    ):
+        told = []
+        run(load(texts, [*always, *changes]), tmp_path / f"{number}", on_event=told.append)
+        assert any(isinstance(one, event) for one in told), changes

@@ -45,7 +45,7 @@ def describe(recipe: Recipe, folder: Path | None = None) -> str:
 def _data(recipe: Recipe) -> str:
     data = recipe.data
     if isinstance(data, TextsSpec):
-        hidden = "" if data.mask is None else f", {data.mask:.0%} of which are hidden"
+        hidden = "" if data.mask is None else f", {100 * data.mask:g}% of which are hidden"
         return _texts(data) + hidden
     if isinstance(data, DigitsData):
         text = "1,797 scans of handwritten digits, bundled with scikit-learn"

@@ -60,11 +60,11 @@ def _model(recipe: Recipe, role: Role, spec: ModelSpec, tokenizer: Any) -> Any:
     with at(f"{role}.weights"):
         model = load_pretrained(spec.weights, auto=auto)
         for name in ("model_type", *_SIZES):
-            found, wanted = getattr(model.config, name, None), getattr(config, name)
+            found, wanted = getattr(model.config, name, None), getattr(config, name, None)
             if found != wanted:
                 raise ModelError(
                     f"the model in {spec.weights} has {name} {found}, and the recipe's {wanted}; expected equal ones: "
-                    "change `{spec.kind}`, or use `model: <folder>`, which takes it as it is"
+                    f"change `{spec.kind}`, or use `model: <folder>`, which takes it as it is"
                 )
         return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import os
 import shutil
@@ -23,6 +24,7 @@ from tutelage.models import HeadModel, align, compare_tokenizers, language_model
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER, ArmFolder, RunFolder, read_json, write_json
 from tutelage.runs._cache import kept_tokenizer
 from tutelage.runs._language_scores import every_token_hidden, latency, scores_of, seen_token_by_token
+from tutelage.runs._training import WATCHING
 from tutelage.tasks import CausalLM, MaskedLM, Task, leak_between_documents
 from tutelage.vocabulary import VocabularyMap
 
@@ -61,7 +63,11 @@ class Language:
 
     def digest(self, *, of_all: bool = False) -> str:
         """Return the sha256 of the training rows and the tokenizer; or of all rows."""
-        return self.texts.digest(of_all=of_all)
+        digest = self.texts.digest(of_all=of_all)
+        if self.hidden is None:
+            return digest
+        # The rows do not tell what will be hidden of them, nor how many places an encoder that is made for them has.
+        return hashlib.sha256(f"{digest} {self.hidden!r} {self.length}".encode()).hexdigest()
 
     # --- networks -----------------------------------------------------------------------------------------------------
 
@@ -172,8 +178,7 @@ class Language:
     def score(self, network: nn.Module, folder: ArmFolder, train_seconds: float, answers: Any) -> dict[str, Any]:
         """Score a model on all held-out rows."""
         rows, teacher = self.texts.test, answers
-        # Of every network the same tokens are hidden, whatever its seed.
-        collator = self.collator("", 0, network, teacher)
+        collator = self.collator("", WATCHING, network, teacher)
         shared = self.vocabulary(network, teacher) if teacher is not None else None
         size = self.recipe.training.batch_size
         batches = (collator([rows[i] for i in range(k, min(k + size, len(rows)))]) for k in range(0, len(rows), size))
@@ -205,7 +210,7 @@ class Language:
         if self.hidden is not None:
             batch = every_token_hidden(row, self.texts.tokenizer.mask_token_id, self.hidden)
         else:
-            batch = self.collator("", 0, *networks.values())([row])
+            batch = self.collator("", WATCHING, *networks.values())([row])
         seen = seen_token_by_token(networks, batch, self.task, shared, self.device)
         tokens = [self.texts.tokenizer.decode([int(token)]) for token in row["input_ids"]]
         write_json(folder.text, {"seed": seed, "row": place, "tokens": tokens, **seen})
@@ -233,7 +238,7 @@ class Language:
     def text(self) -> str:
         """Return what a plan says of the data."""
         rows, tokens = self.rows, self._tokens()
-        share = "" if self.hidden is None else f", {self.hidden:.0%} of them hidden,"
+        share = "" if self.hidden is None else f", {100 * self.hidden:g}% of them hidden,"
         return (
             f"{tokens['train']:,} tokens to predict{share} in {rows['train']:,} rows of up to {self.length}; "
             f"{tokens['test']:,} held out in {rows['test']:,} rows; {len(self.texts.tokenizer):,} ids"

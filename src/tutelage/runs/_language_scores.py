@@ -58,7 +58,7 @@ def scores_of(
 def every_token_hidden(row: Batch, mask_id: int, share: float) -> dict[str, Tensor]:
     """Return a batch of a row as often as it takes to hide each of its tokens once, about a share of them at a time."""
     ids, targets = row["input_ids"], row["target_mask"].bool()
-    times = max(1, round(1 / share))
+    times = min(len(ids), max(1, round(1 / share)))
     hidden = (torch.arange(len(ids)) % times == torch.arange(times)[:, None]) & targets
     return {
         "input_ids": torch.where(hidden, mask_id, ids),

@@ -35,7 +35,7 @@ from tutelage.runs._notes import noted
 from tutelage.runs._plan import Plan, prepare
 from tutelage.runs._record import environment, record, update, write_scores
 from tutelage.runs._teacher import teacher_of
-from tutelage.runs._training import Lesson, OnEvent, Stopped, train
+from tutelage.runs._training import WATCHING, Lesson, OnEvent, Stopped, train
 
 _LOCK = ".lock"
 
@@ -222,6 +222,7 @@ def _train_arm(
         rows=subject.labelled if arm == BASELINE else subject.train,
         held_out=subject.watched,
         collator=subject.collator(arm, seed, network, teacher),
+        watching=subject.collator(arm, WATCHING, network, teacher),
         arguments=training_arguments(plan.recipe, plan.steps[arm], mine.checkpoints, seed),
         folder=mine,
         task=subject.task,

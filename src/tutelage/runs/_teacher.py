@@ -73,6 +73,7 @@ def _fit(plan: Plan, fit: FitSpec, folder: RunFolder, on_event: OnEvent) -> tupl
         rows=subject.fit,
         held_out=None,
         collator=subject.collator(TEACHER, fit.seed, network),
+        watching=None,
         arguments=fit_arguments(plan.recipe, fit, plan.steps[TEACHER], mine.checkpoints),
         folder=mine,
         task=subject.task,

@@ -19,6 +19,9 @@ from tutelage.vocabulary import VocabularyMap
 
 OnEvent = Callable[[Event], None]
 
+WATCHING = 0
+"""The seed of what makes batches of held-out rows: what it hides is the same for every network, whatever its seed."""
+
 
 class Stopped(Exception):  # noqa: N818 - no error: Ctrl-C was pressed, and all is saved
     """Training was stopped, and its checkpoint is there."""
@@ -26,7 +29,10 @@ class Stopped(Exception):  # noqa: N818 - no error: Ctrl-C was pressed, and all 
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """Everything that one training takes. seed: None for the teacher; held_out: what it is evaluated on, or None."""
+    """Everything that one training takes.
+
+    seed: None for the teacher; held_out: what it is evaluated on, or None; watching: what makes batches of that.
+    """
 
     seed: int | None
     arm: str
@@ -36,6 +42,7 @@ class Lesson:
     rows: Any
     held_out: Any
     collator: Any
+    watching: Any
     arguments: TrainingArguments
     folder: ArmFolder
     task: Task | None
@@ -57,7 +64,8 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
     callbacks = [stop, clock, _Told(lesson, on_event)]
     # The teacher's fit has no log: a teacher that comes from the cache has none either.
     callbacks += [] if lesson.arm == TEACHER else [_AtTheEnd(), MetricsLog(folder.metrics)]
-    trainer = DistillationTrainer(
+    trainer = _Trainer(
+        lesson.watching,
         model=lesson.network,
         teacher=lesson.teacher,
         objective=lesson.objective,
@@ -80,6 +88,22 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
 def _seconds_before(folder: ArmFolder) -> float:
     """Return how long it took to come to the last checkpoint."""
     return float(read_json(folder.timing).get("train_seconds", 0.0)) if folder.timing.is_file() else 0.0
+
+
+class _Trainer(DistillationTrainer):
+    """Makes batches of held-out rows in a way of their own."""
+
+    def __init__(self, watching: Any, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._watching = watching
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Return the loader of the held-out rows."""
+        training, self.data_collator = self.data_collator, self._watching
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training
 
 
 class _Clock(TrainerCallback):
