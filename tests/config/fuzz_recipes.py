@@ -64,6 +64,20 @@ objective:
 training: {steps: 10}
 """
 
+HIDDEN = """\
+task: masked_lm
+data: {text: notes.jsonl, test_fraction: 0.2, length: 64, mask: 0.3, packing: false, tokenizer: {train: 900}}
+teacher:
+  bert: {hidden: 32, layers: 2, heads: 4, intermediate: 64}
+  fit: {steps: 10}
+student:
+  bert: {hidden: 8, layers: 1, heads: 2, intermediate: 16}
+  weights: start
+objective:
+  soft: {forward_kl: {}}
+training: {steps: 10}
+"""
+
 
 def typo(text, chance):
     place = chance.randrange(len(text))
@@ -154,7 +168,7 @@ def faults(error):
 
 def main(amount):
     shipped = [recipe_path(name).read_text("utf-8") for name in ("digits-few-labels", "digits-omitted-class")]
-    recipes = [*shipped, recipe_path("pystdlib-lm").read_text("utf-8"), OTHER, TEXTS]
+    recipes = [*shipped, recipe_path("pystdlib-lm").read_text("utf-8"), OTHER, TEXTS, HIDDEN]
     counts = {"refused": 0, "accepted": 0}
     raised, seen = [], []
     watching = False

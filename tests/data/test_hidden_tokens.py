@@ -1,11 +1,14 @@
 """Masked language models: which tokens are hidden, how, and that nothing but the row decides."""
 
+import functools
+from pathlib import Path
+
 import pytest
 import tokenizers
 import torch
 
 from tiny_texts import tokenizer
-from tutelage.data import MaskedCollator, encode_masked
+from tutelage.data import MaskedCollator, encode_masked, train_tokenizer
 from tutelage.errors import DataError, ParameterError
 
 
@@ -96,3 +99,20 @@ def test_bad_arguments_are_named(bert_like, refused):
         encode_masked([{"prompt": "a"}], bert_like, 16)
     with refused(DataError, "1 rows, 1 of them empty", "no text"):
         encode_masked([{"text": ""}], bert_like, 16)
+
+
+def test_a_tokenizer_made_for_encoders_sets_around_texts_what_bert_does():
+    """The truth is the library's own processor for BERT, around the ids of the same texts alone."""
+    made = train_tokenizer([Path(functools.__file__).read_text()], 300, for_encoder=True)
+    assert len(made) == 300
+    assert len({made.cls_token_id, made.sep_token_id, made.pad_token_id, made.mask_token_id}) == 4
+    texts = ("def f(x):", "return x  # é")
+    ids = made(texts[0], add_special_tokens=False)["input_ids"]
+    ours = [dict(made(*some, return_token_type_ids=True)) for some in (texts[:1], texts)]
+    made.backend_tokenizer.post_processor = tokenizers.processors.BertProcessing(
+        ("[SEP]", made.sep_token_id), ("[CLS]", made.cls_token_id)
+    )
+    assert ours == [dict(made(*some, return_token_type_ids=True)) for some in (texts[:1], texts)]
+    assert ours[0]["input_ids"] == [made.cls_token_id, *ids, made.sep_token_id]
+    assert 1 in ours[1]["token_type_ids"]
+    assert made.decode(ours[0]["input_ids"], skip_special_tokens=True) == texts[0]
