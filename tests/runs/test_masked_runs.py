@@ -124,6 +124,8 @@ def test_the_page_says_what_was_hidden(done):
     tokens = int(read_json(folder.teacher.scores)["tokens"])
     assert f"{tokens} hidden tokens of held-out text" in page
     assert "Each token was hidden once" in page
+    assert "Pseudo-perplexity" in page
+    assert ">Perplexity" not in page
 
 
 def test_a_saved_encoder_is_a_teacher(done, texts, tmp_path, monkeypatch):
@@ -150,7 +152,8 @@ def test_a_network_is_watched_on_the_tokens_that_it_is_scored_on(done):
 
 def test_a_teacher_is_kept_for_its_own_share_and_length(texts, tmp_path):
     """The rows are shorter than both lengths, and equal: what differs is what is hidden, or the places of a BERT."""
-    always = ["baseline=false", "training.seeds=1", "data.length=200"]
+    always = ["baseline=false", "training.seeds=1", "training.steps=1", "training.evaluations=1"]
+    always += ["teacher.fit.steps=1", "data.length=200"]
     for number, (changes, event) in enumerate(
         [
             ([], TeacherFitted),

@@ -18,6 +18,12 @@ from tutelage.run_folder import BASELINE, STUDENT, RunFolder
 
 _NLL = Metric("nll", "Nats per token", "−log of the true token’s probability; lower is better.")
 _PERPLEXITY = Metric("perplexity", "Perplexity", "e to the power of the nats per token; lower is better.", digits=1)
+_OF_HIDDEN = Metric(
+    "perplexity",
+    "Pseudo-perplexity",
+    "e to the power of the nats per hidden token, each seen from both sides; lower is better.",
+    digits=1,
+)
 _AGREEMENT = Metric("agreement", "Same first guess as the teacher", "Higher is better.", percent=True)
 _KL = Metric("kl", "KL(teacher ‖ network), nats", "Per token; 0 where the probabilities are equal.")
 
@@ -31,7 +37,7 @@ class Language(Task):
     """How the piece of text was read, in a sentence."""
 
     scores = ("rows", "tokens", "nll", "perplexity", "accuracy", "parameters", "bytes")
-    metrics = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         _NLL,
         _PERPLEXITY,
         Metric("accuracy", "First guess right", "The likeliest token is the true one.", percent=True),
@@ -39,7 +45,7 @@ class Language(Task):
         _KL,
     )
     gap = _NLL
-    small = (_PERPLEXITY, _KL, _AGREEMENT)
+    small: ClassVar[tuple[Metric, ...]] = (_PERPLEXITY, _KL, _AGREEMENT)
     watched = (
         Watched("nll", "Nats per token", "On held-out text"),
         Watched("kl", "KL(teacher ‖ network), nats", "Per token; 0 where both give the same probabilities"),
@@ -109,10 +115,13 @@ class MaskedLanguage(Language):
     """Hidden tokens of a text."""
 
     among = "hidden tokens of held-out text"
+    metrics = tuple(_OF_HIDDEN if metric is _PERPLEXITY else metric for metric in Language.metrics)
+    small = (_OF_HIDDEN, *Language.small[1:])
     seen = "Each token was hidden once, a few of them at a time, and predicted from those that were not."
     better = "The student predicts hidden tokens better than its teacher"
     answered = "hidden tokens guessed"
 
     def alone(self, run: Run) -> str:
         """Return the perplexity of the student."""
-        return super().alone(run).replace("on held-out text", "on hidden tokens of held-out text")
+        told = super().alone(run).replace("a perplexity", "a pseudo-perplexity")
+        return told.replace("on held-out text", "on hidden tokens of held-out text")
