@@ -25,6 +25,7 @@ TOKENS = 8 * LENGTH
 GROWING_TOKENS = (1_024, 2_048, 4_096, 8_192, 16_384)
 
 NETWORKS = "the two networks alone"
+AT_LEAST = "networks and four products alone"
 GKD, DISTILLATION = "TRL, GKDTrainer", "TRL, DistillationTrainer"
 
 _SPREAD = 3.0
@@ -54,6 +55,7 @@ def language(tokens: int) -> Case:
     objective = soft_and_hard
     return {
         NETWORKS: Variant(steps.networks(student.model, teacher, student.ids), student, None),
+        AT_LEAST: Variant(steps.networks_and_products(student.model, teacher, student.ids), student, None),
         TORCH: Variant(steps.tutelage(student.model, teacher, student.ids, objective("torch")), student, expected),
         COMPILE: Variant(steps.tutelage(student.model, teacher, student.ids, objective("compile")), student, expected),
         EAGER: Variant(steps.eager(student.model, teacher, student.ids), student, expected),
@@ -66,6 +68,7 @@ def trl(tokens: int) -> Case:
     student, teacher, _, expected = _networks(tokens, 1.0, 1.0, 0.0)
     objective = steps.soft_alone
     case = {
+        AT_LEAST: Variant(steps.networks_and_products(student.model, teacher, student.ids), student, None),
         TORCH: Variant(steps.tutelage(student.model, teacher, student.ids, objective("torch")), student, expected),
         COMPILE: Variant(steps.tutelage(student.model, teacher, student.ids, objective("compile")), student, expected),
         EAGER: Variant(steps.eager_soft(student.model, teacher, student.ids), student, expected),

@@ -102,6 +102,33 @@ def networks(student: LlamaForCausalLM, teacher: LlamaForCausalLM, ids: Tensor) 
     return step
 
 
+def networks_and_products(student: LlamaForCausalLM, teacher: LlamaForCausalLM, ids: Tensor) -> Step:
+    """Return what a step with a loss for nothing would do: both decoders, and the four products with the heads.
+
+    The logits go into memory that is there already; they stand in for their own gradient.
+    """
+    head, other_head = student.lm_head.weight, teacher.lm_head.weight.detach()
+
+    @cache
+    def kept() -> tuple[Tensor, Tensor]:
+        count = ids[:, 1:].numel()
+        return torch.empty(count, len(head)), torch.empty(count, len(head))
+
+    def step() -> Tensor:
+        states = _both_hidden(student, teacher, ids)
+        mine, theirs = (part[:, :-1].flatten(0, 1) for part in states)
+        logits, other = kept()
+        with torch.no_grad():
+            torch.mm(mine, head.T, out=logits)
+            torch.mm(theirs, other_head.T, out=other)
+            gradient = logits @ head
+            head.grad = logits.T @ mine
+        mine.backward(gradient)
+        return torch.zeros(())
+
+    return step
+
+
 def _both_hidden(student: LlamaForCausalLM, teacher: LlamaForCausalLM, ids: Tensor) -> tuple[Tensor, Tensor]:
     hidden = student.model(input_ids=ids)[0]
     with torch.no_grad():

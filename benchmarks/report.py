@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.language import NETWORKS
+from benchmarks.language import AT_LEAST, NETWORKS
 from benchmarks.machine import description
 from benchmarks.section import Bound, Section, all_bounds
 from benchmarks.sections import SCALING_WARM_UPS
@@ -65,6 +65,8 @@ _HOW = f"""## How it is measured
   of logits would be copied. tutelage is a `DistillationModel` of
   `language_model(student)` and `language_model(teacher)`. Liger-Kernel's loss gets the hidden states of both decoders.
   "{NETWORKS}" is both decoders and the student's backward from a constant, without heads and loss.
+  "{AT_LEAST}" adds what no loss on all logits can do without: the products of both heads
+  and the two of the student's gradient, into memory that is there already. No variant can be faster.
 - **TRL's trainers** are `trl.experimental.gkd.GKDTrainer` and `trl.DistillationTrainer` with beta = 0, that is
   KL(teacher || student), and without gradient checkpointing and bfloat16; `compute_loss` and the backward are the step.
   Neither multiplies by T² nor knows hard labels, and GKDTrainer's loss has T = 1 whatever its temperature, so the case

@@ -26,7 +26,7 @@ from tutelage.execution._budget import Budget, budget_for
 
 KIB, MIB = 2**10, 2**20
 BLOCKS = [256 * KIB, 512 * KIB, MIB, 2 * MIB, 4 * MIB, 8 * MIB]
-CHUNKS = [32 * MIB, 64 * MIB, 128 * MIB, 256 * MIB]
+CHUNKS = [32 * MIB, 64 * MIB, 96 * MIB, 128 * MIB, 256 * MIB]
 FILE = Path(__file__).parent / "sweep.md"
 
 _PAGE = """# Block and chunk sizes

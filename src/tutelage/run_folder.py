@@ -1,10 +1,12 @@
 """What lies where in the folder of a run, and how its files are written and read. No torch: a list of runs is quick.
 
-    recipe.resolved.yaml  environment.json  run.json  scores.json  test.safetensors  text.json  report.html
+    recipe.resolved.yaml  environment.json  run.json  scores.json  report.html
+    test.safetensors  test_texts.json  text.json
     teacher/                     model/ evaluation.safetensors scores.json timing.json
     seed-0/student/  baseline/   the same, metrics.jsonl and checkpoints/
 
-A classifier's run has `evaluation.safetensors` and `test.safetensors`; a language model's has neither, but `text.json`.
+A classifier's run has `evaluation.safetensors` and `test.safetensors`, or, of texts, `test_texts.json`; a language
+model's has none of them, but `text.json`.
 A file is written beside its place and moved there when it is whole, so what has its name is complete. What is read is
 not trusted: a file that was cut off or changed is a `DamagedDataError` that names it.
 """
@@ -116,6 +118,11 @@ class RunFolder:
     def test(self) -> Path:
         """Arrays `inputs`, `labels` and `index` of the test rows; left out where they are big."""
         return self.path / "test.safetensors"
+
+    @property
+    def test_texts(self) -> Path:
+        """{"texts": [...]}: how each test row begins, where rows are texts with a class; left out of very many."""
+        return self.path / "test_texts.json"
 
     @property
     def text(self) -> Path:

@@ -67,7 +67,10 @@ def _texts(data: TextsSpec) -> str:
     else:
         assert isinstance(data, TextData)
         text = f"the texts in {data.text}"
-    return f"{text}, in rows of {data.length:,} tokens"
+    if not isinstance(data, TextData) or data.target is None:
+        return f"{text}, in rows of {data.length:,} tokens"
+    text += f", told apart by {data.target!r} in up to {data.length:,} tokens"
+    return text if data.labeled is None else f"{text}; the student sees {data.labeled:,} labels"
 
 
 def _model(model: ModelSpec) -> str:

@@ -33,6 +33,7 @@ class TokenizerSpec(Spec):
 
 
 HIDDEN = 0.15
+TARGET = "label"
 
 
 class TextsSpec(Spec):
@@ -41,7 +42,12 @@ class TextsSpec(Spec):
     kind: ClassVar[str]
     """Which texts these are: "pystdlib" or "text"."""
 
-    length: Annotated[int, Field(ge=2, le=10**6, description="Tokens of a row at most; longer texts are split.")] = 256
+    length: Annotated[
+        int,
+        Field(
+            ge=2, le=10**6, description="Tokens of a row at most; longer texts are split, or cut if they have classes."
+        ),
+    ] = 256
     packing: Annotated[
         bool | None,
         Field(
@@ -73,7 +79,7 @@ class PythonData(TextsSpec):
 
 
 class TextData(TextsSpec):
-    """Texts, prompts with completions, or conversations, in files."""
+    """Texts, with a class each where these are told apart, prompts with completions, or conversations, in files."""
 
     kind: ClassVar[str] = "text"
     text: Annotated[
@@ -85,3 +91,14 @@ class TextData(TextsSpec):
         Literal["refuse", "drop"],
         Field(description="What becomes of completions and conversations that are longer than a row."),
     ] = "refuse"
+    target: Annotated[
+        Text | None,
+        Field(description=f"For sequence_classification: where a row has its class, {TARGET!r} unless given."),
+    ] = None
+    labeled: Annotated[
+        Count | None,
+        Field(
+            description="For sequence_classification: how many training rows keep their label for the student and its "
+            "baseline, balanced by class; all of them unless given."
+        ),
+    ] = None

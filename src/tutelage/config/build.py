@@ -249,7 +249,7 @@ def _arguments(
             save_steps=math.ceil(steps / recipe.training.checkpoints),
             use_cpu=device == "cpu",
             # A language model uses every weight in every step; of others that cannot be known.
-            ddp_find_unused_parameters=False if of_texts else None,
+            ddp_find_unused_parameters=False if recipe.task in ("causal_lm", "masked_lm") else None,
             disable_tqdm=True,
             report_to="none",
             **others,

@@ -51,7 +51,7 @@ def texts_of(recipe: Recipe, train: Trainer = train_tokenizer) -> Texts:
     spec = recipe.data
     assert isinstance(spec, TextsSpec), spec
     learned, held_out = _rows(spec)
-    tokenizer = _tokenizer(recipe, learned, train)
+    tokenizer = tokenizer_for(recipe, learned, train)
     rows = [
         _encoded(recipe, spec, part, tokenizer, place)
         for part, place in ((learned, "the texts"), (held_out, "the test"))
@@ -70,7 +70,8 @@ def _rows(spec: TextsSpec) -> tuple[Rows, Rows]:
     return (rows, read_rows(spec.test)) if spec.test is not None else split_rows(rows, spec.test_fraction)
 
 
-def _tokenizer(recipe: Recipe, learned: Rows, train: Trainer) -> Any:
+def tokenizer_for(recipe: Recipe, learned: Rows, train: Trainer) -> Any:
+    """Return the tokenizer of a recipe, trained on what is learned from if it asks for that. Errors: `RecipeError`."""
     assert isinstance(recipe.data, TextsSpec), recipe
     spec = recipe.data.tokenizer
     if spec is None:
@@ -97,7 +98,7 @@ def _words(rows: Rows) -> list[str]:
     """Return all text of rows of any form, in order."""
     found: list[str] = []
     for row in rows:
-        found += [row[name] for name in ("text", "prompt", "completion") if isinstance(row.get(name), str)]
+        found += [row[name] for name in ("text", "text_pair", "prompt", "completion") if isinstance(row.get(name), str)]
         messages = row.get("messages")
         if isinstance(messages, list):
             found += [turn["content"] for turn in messages if isinstance(turn.get("content"), str)]

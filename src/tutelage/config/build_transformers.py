@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from tutelage.config._models import BertModel, LlamaModel, ModelSpec, SavedModel
 from tutelage.config._recipe import Recipe
@@ -15,17 +16,19 @@ from tutelage.errors import ModelError
 from tutelage.models import add_lora, load_pretrained, load_tokenizer
 
 
-def language_model_of(recipe: Recipe, role: Role, tokenizer: Any, seed: int) -> Any:
+def transformer_of(recipe: Recipe, role: Role, tokenizer: Any, seed: int, classes: Sequence[str] = ()) -> Any:
     """Return a model of transformers as it is before any training, with adapters where the recipe has some.
 
-    Random weights are drawn from the seed. Errors: `RecipeError` for what does not fit, `DamagedDataError`,
-    `MissingPackageError`.
+    classes: the names of a classifier's, in the order of its logits. Random weights are drawn from the seed.
+    Errors: `RecipeError` for what does not fit, `DamagedDataError`, `MissingPackageError`.
     """
     spec: ModelSpec | None = recipe.student if role == "student" else recipe.teacher
     assert spec is not None, recipe
     with at(role), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(recipe, role, spec, tokenizer)
+        model = _model(recipe, role, spec, tokenizer, classes)
+        if classes:
+            _name_classes(role, model, tokenizer, classes)
         _check_length(recipe, model)
         if isinstance(spec, SavedModel) and spec.lora is not None:
             lora = spec.lora
@@ -34,9 +37,13 @@ def language_model_of(recipe: Recipe, role: Role, tokenizer: Any, seed: int) -> 
     return model
 
 
-def auto_of(recipe: Recipe) -> Literal["causal_lm", "masked_lm"]:
+Auto = Literal["causal_lm", "masked_lm", "sequence_classification"]
+
+
+def auto_of(recipe: Recipe) -> Auto:
     """Return as what `load_pretrained` reads the models of a recipe."""
-    return "masked_lm" if recipe.task == "masked_lm" else "causal_lm"
+    assert recipe.task != "classification", recipe
+    return recipe.task
 
 
 def tokenizer_of(spec: ModelSpec, default: Any) -> Any:
@@ -46,17 +53,21 @@ def tokenizer_of(spec: ModelSpec, default: Any) -> Any:
     return default
 
 
-def _model(recipe: Recipe, role: Role, spec: ModelSpec, tokenizer: Any) -> Any:
+def _model(recipe: Recipe, role: Role, spec: ModelSpec, tokenizer: Any, classes: Sequence[str]) -> Any:
     auto = auto_of(recipe)
     if isinstance(spec, SavedModel):
-        return load_pretrained(spec.model, auto=auto, revision=spec.revision, dtype=spec.dtype)
+        # Who is trained may get a new head; a teacher that is not would teach what its random one says.
+        new = len(classes) if classes and (role == "student" or spec.fit is not None) else None
+        return load_pretrained(spec.model, auto=auto, revision=spec.revision, dtype=spec.dtype, classes=new)
     if isinstance(spec, BertModel):
         config: Any = _bert_config(recipe, spec, tokenizer)
+        config.id2label = dict(enumerate(classes))
+        made: Any = BertForSequenceClassification if classes else BertForMaskedLM
     else:
         assert isinstance(spec, LlamaModel), spec
-        config = _llama_config(recipe, spec, tokenizer)
+        config, made = _llama_config(recipe, spec, tokenizer), LlamaForCausalLM
     if spec.weights is None:
-        return BertForMaskedLM(config) if isinstance(spec, BertModel) else LlamaForCausalLM(config)
+        return made(config)
     with at(f"{role}.weights"):
         model = load_pretrained(spec.weights, auto=auto)
         for name in ("model_type", *_SIZES):
@@ -115,6 +126,21 @@ def _bert_config(recipe: Recipe, spec: BertModel, tokenizer: Any) -> BertConfig:
         attention_probs_dropout_prob=0.0,
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def _name_classes(role: str, model: Any, tokenizer: Any, classes: Sequence[str]) -> None:
+    """Write the classes into a classifier's configuration, so that they are saved with it."""
+    config = model.config
+    if config.num_labels != len(classes):
+        raise ModelError(
+            f"the {role} tells {config.num_labels} classes apart, and the data has {len(classes)}: "
+            f"{list(classes)[:20]}; expected as many"
+        )
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {name: number for number, name in enumerate(classes)}
+    if config.pad_token_id is None:
+        # Decoders look for a row's last token by it.
+        config.pad_token_id = tokenizer.pad_token_id
 
 
 def _check_length(recipe: Recipe, model: Any) -> None:

@@ -1,7 +1,7 @@
 """Rows to learn from: digits, a table, a folder of images, each as one `Data` with fixed parts; texts as `TokenRows`.
 
 Who sees what is decided here and nowhere else, by numbers that depend on the rows alone: which rows are held out, which
-keep their labels, which classes the student never sees.
+keep their labels, which classes the student never sees. Texts with a class each are `Data`, too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from tutelage.data._corpus import Corpus, python_source
 from tutelage.data._digits import digits
 from tutelage.data._encode import encode
 from tutelage.data._images import images
+from tutelage.data._labelled_texts import TextRows, class_names, labelled_texts, split_labelled
 from tutelage.data._masking import MaskedCollator, encode_masked
 from tutelage.data._packing import pack
 from tutelage.data._rows import UNLABELLED, Data, Rows, Source
@@ -27,14 +28,18 @@ __all__ = [
     "MaskedCollator",
     "Rows",
     "Source",
+    "TextRows",
     "TokenRows",
+    "class_names",
     "digits",
     "encode",
     "encode_masked",
     "images",
+    "labelled_texts",
     "pack",
     "python_source",
     "read_rows",
+    "split_labelled",
     "split_rows",
     "table",
     "train_tokenizer",

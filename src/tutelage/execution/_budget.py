@@ -35,9 +35,9 @@ class Budget:
 
 
 # Chosen by benchmarks/sweep.py on 2 cores with 1 MiB of L2 each and 32 MiB of L3. Blocks of 1 MiB are within a tenth of
-# the fastest, and the eight matrices or so that live at once stay under 16 MB; chunks of 128 MiB make the products as
+# the fastest, and the eight matrices or so that live at once stay under 16 MB; chunks of 96 MiB make the products as
 # fast as unchunked ones.
-_CPU = Budget(chunk_bytes=128 * _MIB, block_bytes=1 * _MIB, head_block_bytes=2 * _MIB)
+_CPU = Budget(chunk_bytes=96 * _MIB, block_bytes=1 * _MIB, head_block_bytes=2 * _MIB)
 # A GPU wants few, large launches: a block is a whole chunk.
 _GPU = Budget(chunk_bytes=512 * _MIB, block_bytes=512 * _MIB, head_block_bytes=512 * _MIB)
 

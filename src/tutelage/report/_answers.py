@@ -97,7 +97,7 @@ def _cell(axes: Axes, row: int, column: int, colour: str, alpha: float) -> None:
 
 @dataclass(frozen=True)
 class Example:
-    """One test row on which student and teacher differ. picture: the address of its image, or None."""
+    """One test row on which student and teacher differ. picture: the address of its image, or None; text: likewise."""
 
     row: int
     truth: str
@@ -109,6 +109,7 @@ class Example:
     student_share: str
     kl: str
     picture: str | None
+    text: str | None
     features: tuple[str, ...]
 
 
@@ -159,6 +160,7 @@ def examples(run: Run, folder: Path) -> Examples | None:
                 share,
                 f"{distance[row]:.2f}",
                 picture,
+                None if answers.texts is None else answers.texts[row],
                 shown,
             )
         )

@@ -25,7 +25,7 @@ from tutelage.report._words import (
     shown,
     whole_percent,
 )
-from tutelage.run_folder import BASELINE, STUDENT, ArmFolder, RunFolder, read_arrays
+from tutelage.run_folder import BASELINE, STUDENT, ArmFolder, RunFolder, read_arrays, read_json
 
 ERRORS = Metric("errors", "Errors on the test rows", "Fewer is better.", digits=1)
 METRICS = (
@@ -79,6 +79,7 @@ class Classification(Task):
             labels=labels[0][1] if labels else np.zeros(0, dtype=np.int64),
             inputs=_inputs(folder.test, labels[0][1]) if labels else None,
             logits=logits,
+            texts=_texts(folder.test_texts, len(labels[0][1])) if labels else None,
         )
 
     def tested(self, run: Run) -> str:
@@ -152,6 +153,15 @@ def _inputs(file: Path, labels: np.ndarray) -> np.ndarray | None:
             f"{file} has {len(arrays['inputs'])} rows; expected the {len(labels)} that were evaluated, in their order"
         )
     return arrays["inputs"].astype(np.float64)
+
+
+def _texts(file: Path, count: int) -> tuple[str, ...] | None:
+    if not file.is_file():
+        return None
+    texts = Reader(file, read_json(file, ("texts",))).texts("texts")
+    if len(texts) != count:
+        raise DamagedDataError(f"{file} has {len(texts)} texts; expected the {count} that were evaluated")
+    return texts
 
 
 def _left_out(run: Run, key: str) -> Headline | None:

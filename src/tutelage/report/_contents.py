@@ -55,6 +55,8 @@ class Answers:
     """(n, ...), float64; None where the folder does not keep them."""
     logits: Mapping[Arm, np.ndarray]
     """(n, C), float64, of each finished arm."""
+    texts: tuple[str, ...] | None = None
+    """(n): the texts, where rows are texts and the folder keeps them."""
 
 
 @dataclass(frozen=True)

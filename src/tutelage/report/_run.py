@@ -21,6 +21,7 @@ _TASKS: Mapping[str, Task] = {
     "classification": Classification(),
     "causal_lm": Language(),
     "masked_lm": MaskedLanguage(),
+    "sequence_classification": Classification(),
 }
 """What the kinds of task have of their own. Nothing else asks which one it is."""
 

@@ -10,10 +10,12 @@ from tutelage.errors import DataError, RunFolderError
 from tutelage.models import parameter_count
 from tutelage.run_folder import ArmFolder, RunFolder, read_json
 from tutelage.runs._networks import threads_for, with_threads
+from tutelage.runs._notes import without_bars
 from tutelage.runs._record import write_scores
 from tutelage.runs._subject import subject_of
 
 
+@without_bars()
 def evaluate(folder: str | Path) -> dict[str, Any]:
     """Load the networks of a run, score them, write the evaluation files anew, and return the scores over all seeds.
 

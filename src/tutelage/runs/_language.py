@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +14,14 @@ from torch import nn
 from tutelage.config import Recipe, SavedModel, TextsSpec
 from tutelage.config.build import Role, at
 from tutelage.config.build_language import texts_of
-from tutelage.config.build_transformers import auto_of, language_model_of, tokenizer_of
+from tutelage.config.build_transformers import auto_of, tokenizer_of, transformer_of
 from tutelage.data import CausalCollator, MaskedCollator, TokenRows
 from tutelage.errors import ModelError
-from tutelage.models import HeadModel, align, compare_tokenizers, language_model, load_pretrained, vocabulary_width
+from tutelage.models import align, compare_tokenizers, language_model, load_pretrained, vocabulary_width
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER, ArmFolder, RunFolder, read_json, write_json
 from tutelage.runs._cache import kept_tokenizer
 from tutelage.runs._language_scores import every_token_hidden, latency, scores_of, seen_token_by_token
+from tutelage.runs._saving import save_transformers, saved_bytes
 from tutelage.runs._training import WATCHING
 from tutelage.tasks import CausalLM, MaskedLM, Task, leak_between_documents
 from tutelage.vocabulary import VocabularyMap
@@ -73,7 +71,7 @@ class Language:
 
     def network(self, role: Role, seed: int) -> nn.Module:
         """Return a model as it is before any training, by its hidden states where it can be."""
-        return language_model(language_model_of(self.recipe, role, self.texts.tokenizer, seed))
+        return language_model(transformer_of(self.recipe, role, self.texts.tokenizer, seed))
 
     def is_saved(self, folder: Path) -> bool:
         """Return whether a model was saved in a folder."""
@@ -85,22 +83,9 @@ class Language:
 
     def save(self, network: nn.Module, role: Role, folder: Path) -> None:
         """Write a model and its tokenizer, loadable by transformers alone; adapters are merged into their layers."""
-        model: Any = network.model if isinstance(network, HeadModel) else network
-        if hasattr(model, "peft_config"):
-            model = copy.deepcopy(model).merge_and_unload()
         spec = self.recipe.student if role == "student" else self.recipe.teacher
         assert spec is not None, self.recipe
-        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
-            model.save_pretrained(part)
-            tokenizer_of(spec, self.texts.tokenizer).save_pretrained(part)
-            if folder.exists():
-                shutil.rmtree(folder)
-            part.replace(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        save_transformers(network, tokenizer_of(spec, self.texts.tokenizer), folder)
 
     def load(self, folder: Path) -> nn.Module:
         """Return the model of a folder, ready to predict."""
@@ -185,7 +170,7 @@ class Language:
         scores = scores_of(network.to(self.device), teacher, batches, self.task, shared)
         scores["rows"] = len(rows)
         scores["parameters"] = sum(parameter.numel() for parameter in network.parameters())
-        scores["bytes"] = _bytes(network, folder.model)
+        scores["bytes"] = saved_bytes(network, folder.model)
         write_json(folder.timing, {"latency_ms": latency(network, collator([rows[0]])), "train_seconds": train_seconds})
         write_json(folder.scores, scores)
         return scores
@@ -276,11 +261,3 @@ def _leak(network: nn.Module, batch: dict[str, Any]) -> str | None:
         return leak_between_documents(network, {name: value.to(device) for name, value in batch.items()})
     except (RuntimeError, TypeError) as error:
         return f"{type(network).__name__} cannot be asked about rows of several texts ({str(error).splitlines()[0]})"
-
-
-def _bytes(network: nn.Module, folder: Path) -> int:
-    """Return how much a model's weights take on the disk, or, for one that was not copied, in memory."""
-    files = list(folder.glob("*.safetensors"))
-    if files:
-        return sum(file.stat().st_size for file in files)
-    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())

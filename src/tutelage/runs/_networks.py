@@ -86,11 +86,18 @@ def score(
             data.classes[omitted]: omitted_scores(logits, data.test.labels, fit, data.fit.labels, omitted)
             for omitted in data.omitted
         }
-    labels = data.test.labels.numpy().astype(np.int64)
-    write_arrays(folder.evaluation, {"logits": logits.numpy(), "labels": labels})
-    write_json(folder.timing, {"latency_ms": latency(network, data.test), "train_seconds": train_seconds})
-    write_json(folder.scores, scores)
+    timing = {"latency_ms": latency(network, data.test), "train_seconds": train_seconds}
+    write_evaluation(folder, logits, data.test.labels, timing, scores)
     return scores
+
+
+def write_evaluation(
+    folder: ArmFolder, logits: Tensor, labels: Tensor, timing: dict[str, Any], scores: dict[str, Any]
+) -> None:
+    """Write what a classifier said of the test rows, how long it took and, last, its scores."""
+    write_arrays(folder.evaluation, {"logits": logits.numpy(), "labels": labels.numpy().astype(np.int64)})
+    write_json(folder.timing, timing)
+    write_json(folder.scores, scores)
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -13,19 +13,27 @@ from tutelage.runs._training import OnEvent
 
 
 @contextlib.contextmanager
-def noted(tell: OnEvent) -> Iterator[None]:
-    """Tell each warning that tutelage logs in here as a note, once: a network is made more than once in a run."""
-    handler, log = _Notes(tell), logging.getLogger("tutelage")
-    log.addHandler(handler)
-    # Bars for files that are read in an instant would stand between the lines of the run.
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars: of files that are read in an instant, they stand between a run's lines."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        log.removeHandler(handler)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def noted(tell: OnEvent) -> Iterator[None]:
+    """Tell each warning that tutelage logs in here as a note, once: a network is made more than once in a run."""
+    handler, log = _Notes(tell), logging.getLogger("tutelage")
+    log.addHandler(handler)
+    try:
+        with without_bars():
+            yield
+    finally:
+        log.removeHandler(handler)
 
 
 class _Notes(logging.Handler):

@@ -18,6 +18,7 @@ from tutelage.models import parameter_count
 from tutelage.objective import Objective
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 from tutelage.runs._networks import threads_for
+from tutelage.runs._notes import without_bars
 from tutelage.runs._subject import Subject, subject_of
 
 
@@ -83,6 +84,7 @@ class Plan:
         return "\n".join(lines)
 
 
+@without_bars()
 def prepare(recipe: Recipe, folder: str | Path, name: str = "recipe") -> Plan:
     """Return what a run of the recipe will do. Nothing is written, the data are read, every network is made once.
 

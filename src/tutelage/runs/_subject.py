@@ -88,6 +88,10 @@ class Subject(Protocol):
 
 def subject_of(recipe: Recipe) -> Subject:
     """Return what a recipe is about, its data read. Errors: those of `tutelage.data`, `RecipeError`."""
+    if recipe.task == "sequence_classification":
+        from tutelage.runs._labelled_texts import LabelledTexts
+
+        return LabelledTexts(recipe)
     if isinstance(recipe.data, TextsSpec):
         from tutelage.runs._language import Language
 
