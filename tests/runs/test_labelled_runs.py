@@ -186,7 +186,9 @@ def test_a_teacher_of_other_classes_is_refused(done, texts, cached, tmp_path, na
 def test_a_headless_student_gets_a_head_and_a_teacher_does_not(done, texts, cached, tmp_path, caplog):
     folder = tmp_path / "base"
     shutil.copytree(done[0].teacher.model, folder)
-    transformers.BertModel.from_pretrained(folder, num_labels=2).save_pretrained(folder)
+    base = transformers.BertModel.from_pretrained(folder)
+    base.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+    base.save_pretrained(folder)
     student = ["~student.bert", f"student.model={folder}"]
     run(load(texts, [*student, "training.seeds=1", "training.steps=2", "baseline=false"]), tmp_path / "run")
     assert "the head for 2 classes is new" in caplog.text
