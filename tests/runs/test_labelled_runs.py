@@ -14,7 +14,7 @@ from tutelage.config import load
 from tutelage.errors import RecipeError
 from tutelage.report import build_report
 from tutelage.run_folder import BASELINE, RunFolder, read_arrays, read_json, read_lines
-from tutelage.runs import TeacherFitted, evaluate, prepare, run
+from tutelage.runs import TeacherFitted, TeacherReused, evaluate, prepare, run
 
 CLASSES = ("argparse", "ast")
 SAVED = ["~teacher.bert", "~teacher.fit", "baseline=false", "training.seeds=1", "training.steps=2"]
@@ -196,6 +196,22 @@ def test_a_headless_student_gets_a_head_and_a_teacher_does_not(done, texts, cach
     assert saved.config.id2label == dict(enumerate(CLASSES))
     with pytest.raises(RecipeError, match=r"random ones would take their place"):
         prepare(load(texts, [*SAVED, f"teacher.model={folder}"]), tmp_path / "other")
+
+
+def test_a_teacher_is_kept_for_the_weights_it_started_from(done, texts, cached, tmp_path):
+    """The folder has one name all the time; what is in it changes."""
+    folder = _teacher_in(tmp_path / "start", done, lambda model: None)
+    always = ["~teacher.bert", f"teacher.model={folder}", "teacher.fit.steps=1", "baseline=false"]
+    always += ["training.seeds=1", "training.steps=1", "training.evaluations=1"]
+    told = []
+    for number in range(3):
+        if number == 2:
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+            torch.nn.init.zeros_(model.classifier.bias)
+            model.save_pretrained(folder)
+        run(load(texts, always), tmp_path / f"{number}", on_event=told.append)
+    fitted = [type(event) for event in told if isinstance(event, (TeacherFitted, TeacherReused))]
+    assert fitted == [TeacherFitted, TeacherReused, TeacherFitted]
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,15 +92,29 @@ def _fit(plan: Plan, fit: FitSpec, folder: RunFolder, on_event: OnEvent) -> tupl
 
 def _made_from(plan: Plan, fit: FitSpec) -> dict[str, Any]:
     """Return everything that the bytes of a fitted teacher depend on."""
-    assert plan.recipe.teacher is not None
-    return {
-        "model": plan.recipe.teacher.model_dump(mode="json", exclude={"fit", "weights"}),
+    spec = plan.recipe.teacher
+    assert spec is not None
+    made_from = {
+        "model": spec.model_dump(mode="json", exclude={"fit", "weights"}),
         "fit": fit.model_dump(mode="json"),
         "data": plan.subject.digest(),
         "device": plan.device,
         "threads": plan.threads,
         "versions": [tutelage.__version__, torch.__version__, transformers.__version__],
     }
+    if isinstance(spec, SavedModel):
+        # What a folder holds, or a branch of a repository, may change behind its name.
+        made_from["start"] = _digest(plan.subject.network("teacher", fit.seed))
+    return made_from
+
+
+def _digest(network: nn.Module) -> str:
+    """Return the sha256 of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _found(plan: Plan, place: Path, on_event: OnEvent) -> nn.Module | None:
