@@ -2,6 +2,10 @@
 
 import csv
 import hashlib
+import os
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -62,5 +66,29 @@ def digests():
             for file in files
             if file.name not in UNEQUAL
         }
+
+    return of
+
+
+@pytest.fixture
+def launched():
+    """Return a function that trains in some processes: for each ((stdout, stderr), exit code)."""
+
+    def of(processes, arguments, environment):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tutelage", "train", *arguments],
+                env={**os.environ, **environment, **common, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in map(str, range(processes))
+        ]
+        return [(process.communicate(timeout=200), process.returncode) for process in running]
 
     return of

@@ -5,9 +5,6 @@ import math
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -178,27 +175,11 @@ def test_evaluate_finds_the_same_scores(done, monkeypatch):
     assert evaluate(folder.path) == read_json(folder.scores)
 
 
-def _launched(processes, arguments, environment):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tutelage", "train", *arguments],
-            env={**os.environ, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(processes)
-    ]  # fmt: skip
-    return [(process.communicate(timeout=200), process.returncode) for process in running]
-
-
-def test_two_processes_train_what_one_trains(done, texts, tmp_path):
+def test_two_processes_train_what_one_trains(done, texts, tmp_path, launched):
     folder, _, _ = done
     place, cache = tmp_path / "run", tmp_path / "cache"
     words = [str(texts), "--out", str(place), "--no-report", "--json"]
-    (first, second) = _launched(2, words, {"TUTELAGE_CACHE": str(cache)})
+    (first, second) = launched(2, words, {"TUTELAGE_CACHE": str(cache)})
     assert (first[1], second[1]) == (0, 0), (first, second)
     assert json.loads(first[0][0])["folder"] == str(place)
     assert second[0][0] == ""

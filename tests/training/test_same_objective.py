@@ -117,7 +117,9 @@ def one_step_with(folder, size, accumulation, rows, objective):
     return lines_of(trainer)[0], {name: before[name] - value for name, value in student.state_dict().items()}
 
 
-def test_two_processes_train_as_one(tmp_path):
+@pytest.mark.parametrize("count", [16, 15, 13])
+def test_two_processes_train_as_one(tmp_path, count):
+    """The last batches of 15 rows are filled up with one of the first, those of 13 with three: a rank has no other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -135,7 +137,7 @@ def test_two_processes_train_as_one(tmp_path):
             "OMP_NUM_THREADS": "1",
             "ACCELERATE_USE_CPU": "true",
         }
-        command = [sys.executable, str(script), str(tmp_path / "two")]
+        command = [sys.executable, str(script), str(tmp_path / "two"), str(count)]
         ranks.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
@@ -150,7 +152,7 @@ def test_two_processes_train_as_one(tmp_path):
     # Two ranks with two micro-batches of two rows each, against one process with steps of eight rows.
     alone = trainer_of(
         tmp_path / "one",
-        make_rows(16),
+        make_rows(count),
         network(1),
         eval_dataset=make_rows(7),
         per_device_train_batch_size=8,
@@ -169,7 +171,7 @@ def test_two_processes_train_as_one(tmp_path):
     for mine, theirs in zip(lines_of(alone), together["lines"], strict=True):
         assert theirs["epoch"] == mine["epoch"]
         for name in ("loss", "soft", "hard"):
-            assert theirs[name] == pytest.approx(mine[name], rel=1e-6), name
+            assert theirs[name] == pytest.approx(mine[name], rel=1e-5), name
     # Seven rows over two ranks of two: the eighth is a repeat and does not count.
     for name in ("eval_loss", "eval_soft", "eval_hard", "eval_kl", "eval_agreement", "eval_accuracy"):
         assert together["eval"][name] == pytest.approx(expected[name], rel=1e-5), name

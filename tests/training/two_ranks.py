@@ -9,10 +9,10 @@ from training_helpers import lines_of, make_rows, network, trainer_of
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    folder = sys.argv[1]
+    folder, count = sys.argv[1], int(sys.argv[2])
     trainer = trainer_of(
         folder,
-        make_rows(16),
+        make_rows(count),
         network(1),
         eval_dataset=make_rows(7),
         ddp_backend="gloo",

@@ -8,6 +8,7 @@ evaluation (means over rows and not over batches), and what would be silently wr
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,12 +34,14 @@ from tutelage.training._collate import collate
 from tutelage.training._evaluation import Evaluation, reserved_names
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._networks import Teachers, as_model
+from tutelage.training._repeats import EMPTY, epoch_of, without_repeats
 from tutelage.training._sharding import check_sharded, check_sharding
 from tutelage.training._tokens import TokenCollator
 from tutelage.training._window import Window
 from tutelage.vocabulary import VocabularyMap
 
 _WEIGHTS = "model.safetensors"
+_log = logging.getLogger(__name__)
 
 
 class DistillationTrainer(transformers.Trainer):
@@ -194,15 +197,35 @@ class DistillationTrainer(transformers.Trainer):
         batches: list[Any] = []
         while len(batches) < num_batches and (batch := next(epoch_iterator, None)) is not None:
             batches.append(batch)
+        if batches:
+            batches[-1] = self._without_repeats(batches[-1])
         names = list(self.distillation.objective.terms)
         total = torch.zeros_like(self._window.sums[1:])
-        for batch in batches:
+        for batch in (batch for batch in batches if EMPTY not in batch):
             counts = self.distillation.term_counts(batch)
             total += torch.stack([counts[name].to(total) for name in names])
         in_all = dict(zip(names, self._sum_over_ranks(total).unbind(), strict=True))
         # Sharding in mixed precision rounds the numbers in every dict on their way to the model, and 1,001 would be
         # 1,000 there. It does not look into this mapping.
         return batches, MappingProxyType(in_all)
+
+    def _without_repeats(self, batch: Any) -> Any:
+        """Return a batch without rows that were there before in the epoch, with which its last one is filled up."""
+        state, ranks = self.accelerator.gradient_state, self.accelerator.num_processes
+        if ranks == 1 or not state.end_of_dataloader or self.args.dataloader_drop_last:
+            return batch
+        epoch = epoch_of(state.active_dataloader, ranks)
+        if not self.accelerator.even_batches:
+            return batch
+        rows = batch_length(batch) // (2 if isinstance(self.data_collator, MixingCollator) else 1)
+        if epoch is None or rows != epoch[1]:
+            _log.warning(
+                "the last rows of the epoch may count twice: a batch of %d rows does not tell which are repeats, with "
+                "which the ranks are filled up; dataloader_drop_last=True leaves these batches out",
+                rows,
+            )
+            return batch
+        return without_repeats(batch, rows, epoch[0], self.args.process_index, ranks)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(values, reduction="sum")
@@ -216,11 +239,15 @@ class DistillationTrainer(transformers.Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return this micro-batch's share of the loss of the step, as its normalisers give it."""
+        is_empty = bool(inputs.get(EMPTY))
+        inputs = {name: value for name, value in inputs.items() if name != EMPTY}
         try:
             outputs = model(normalizer=num_items_in_batch, **inputs)
         except (NonFiniteError, InfiniteDivergenceError) as error:
             raise type(error)(f"in training step {self.state.global_step + 1}: {error}") from error
         loss: Tensor = outputs["loss"]
+        if is_empty:
+            return (loss * 0, outputs) if return_outputs else loss * 0
         if model.training:
             self._window.add({"loss": loss, **outputs["parts"]})
             if loss.device.type == "cpu":

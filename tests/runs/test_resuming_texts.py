@@ -1,0 +1,59 @@
+"""Runs about hidden tokens and classes of texts, stopped and resumed, or shared by processes, are one run."""
+
+import os
+import signal
+
+import labelled_texts
+import masked_texts
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tutelage.config import load
+from tutelage.run_folder import read_lines
+from tutelage.runs import Interrupted, Progress, run
+
+ALWAYS = ["training.seeds=1", "baseline=false"]
+
+
+@pytest.fixture(scope="module", params=[masked_texts, labelled_texts], ids=["masked", "labelled"])
+def whole(request, tmp_path_factory):
+    """Return the file of a recipe, and the folder of its run."""
+    file, folder = request.param.written(tmp_path_factory.mktemp("texts")), tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUTELAGE_CACHE", str(folder.parent / "cache"))
+        run(load(file, ALWAYS), folder)
+    return file, folder
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(whole, tmp_path, digests, step):
+    file, folder = whole
+    events = []
+
+    def stop_once(event):
+        events.append(event)
+        stopped = any(isinstance(one, Interrupted) for one in events)
+        if isinstance(event, Progress) and (event.arm, event.step) == ("student", step) and not stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert run(load(file, ALWAYS), tmp_path / "run", on_event=stop_once).status == "interrupted"
+    assert run(None, tmp_path / "run", resume=True).status == "complete"
+    assert digests(tmp_path / "run") == digests(folder)
+
+
+def test_two_processes_train_what_one_trains(whole, tmp_path, launched):
+    """Rows are of uneven lengths, and some have no label: what a step divides by is counted over both processes."""
+    file, folder = whole
+    words = [str(file), *ALWAYS, "--out", str(tmp_path / "run"), "--no-report"]
+    ended = launched(2, words, {"TUTELAGE_CACHE": str(tmp_path / "cache")})
+    assert [code for _, code in ended] == [0, 0], ended
+    for arm in ("teacher", "seed-0/student"):
+        one, two = (load_file(root / arm / "model" / "model.safetensors") for root in (folder, tmp_path / "run"))
+        assert one.keys() == two.keys()
+        # The bias of a key changes no attention: its gradient is rounding alone, which Adam makes as large as any.
+        for name, weight in ((name, weight) for name, weight in one.items() if not name.endswith("key.bias")):
+            assert torch.allclose(weight, two[name], rtol=1e-4, atol=1e-4), (arm, name)
+    lines = [read_lines(root / "seed-0/student/metrics.jsonl") for root in (folder, tmp_path / "run")]
+    for mine, theirs in zip(*lines, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
