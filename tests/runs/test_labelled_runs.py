@@ -165,6 +165,33 @@ def test_a_teacher_without_names_is_taken_by_order_and_that_is_said(done, texts,
     assert "no names for its classes; they are taken to be argparse, ast" in caplog.text
 
 
+def test_the_order_of_who_has_names_is_that_of_who_has_none(done, texts, cached, tmp_path, caplog):
+    def unname(model):
+        model.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+
+    def swap(model):
+        model.config.id2label = {0: "ast", 1: "argparse"}
+
+    folders = [_teacher_in(tmp_path / change.__name__, done, change) for change in (unname, swap)]
+    models = [f"teacher.model={folders[0]}", "~student.bert", f"student.model={folders[1]}"]
+    plan = prepare(load(texts, [*SAVED, *models]), tmp_path / "run")
+    assert plan.summary()["data"]["classes"] == ["ast", "argparse"]
+    assert "the teacher has no names for its classes; they are taken to be ast, argparse" in caplog.text
+    models = [f"teacher.model={done[0].teacher.model}", *models[1:]]
+    with pytest.raises(RecipeError, match="in one order") as caught:
+        prepare(load(texts, [*SAVED, *models]), tmp_path / "run")
+    assert caught.value.problems[0].path == "student.model"
+
+
+def test_classes_that_do_not_exclude_each_other_are_refused(done, texts, cached, tmp_path):
+    def many(model):
+        model.config.problem_type = "multi_label_classification"
+
+    teacher = _teacher_in(tmp_path / "many", done, many)
+    with pytest.raises(RecipeError, match="multi_label_classification"):
+        prepare(load(texts, [*SAVED, f"teacher.model={teacher}"]), tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -63,30 +63,37 @@ def labelled_texts_of(recipe: Recipe, train: Trainer = train_tokenizer) -> Label
 
 def _in_order(recipe: Recipe, found: tuple[str, ...]) -> tuple[str, ...]:
     """Return the classes in the order of the logits of the models that have a head already."""
-    order, owner = found, "the data"
+    heads: list[tuple[str, tuple[str, ...]]] = []
     for role, spec in (("teacher", recipe.teacher), ("student", recipe.student)):
-        if not isinstance(spec, SavedModel):
-            continue
+        if isinstance(spec, SavedModel):
+            with at(f"{role}.model"):
+                known = saved_classes(spec.model, revision=spec.revision)
+            heads += [] if known is None else [(role, known)]
+    order, owner = found, "the data"
+    # Those with names come first: the order of the others is taken to be theirs.
+    for role, known in sorted(heads, key=lambda head: not _tells(head[1], found)):
         with at(f"{role}.model"):
-            known = saved_classes(spec.model, revision=spec.revision)
-            if known is None:
-                continue
-            if owner != "the data" and are_named(known) and known != order:
+            if not _tells(known, found):
+                if len(known) != len(order):
+                    raise ModelError(
+                        f"the {role} tells {len(known)} classes apart, and {owner} has {len(order)}: "
+                        f"{list(order)[:20]}; expected as many"
+                    )
+                _log.warning("the %s has no names for its classes; they are taken to be %s", role, ", ".join(order))
+            elif owner == "the data":
+                _check_named(role, known, found)
+                order, owner = known, f"the {role}"
+            elif known != order:
                 raise ModelError(
                     f"the {role} has the classes {list(known)[:20]}, and {owner} {list(order)[:20]}; expected the same "
                     "in one order, for the two are compared class by class"
                 )
-            if are_named(known) or set(known) >= set(found):
-                _check_named(role, known, found)
-                order, owner = known, f"the {role}"
-            elif len(known) != len(order):
-                raise ModelError(
-                    f"the {role} tells {len(known)} classes apart, and {owner} has {len(order)}: {list(order)[:20]}; "
-                    "expected as many"
-                )
-            else:
-                _log.warning("the %s has no names for its classes; they are taken to be %s", role, ", ".join(order))
     return order
+
+
+def _tells(known: Sequence[str], found: Sequence[str]) -> bool:
+    """Return whether a model's classes have names: of their own, or those that the labels are."""
+    return are_named(known) or set(known) >= set(found)
 
 
 def _check_named(role: str, known: Sequence[str], found: Sequence[str]) -> None:

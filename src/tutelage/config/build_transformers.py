@@ -136,6 +136,11 @@ def _name_classes(role: str, model: Any, tokenizer: Any, classes: Sequence[str])
             f"the {role} tells {config.num_labels} classes apart, and the data has {len(classes)}: "
             f"{list(classes)[:20]}; expected as many"
         )
+    if config.problem_type not in (None, "single_label_classification"):
+        raise ModelError(
+            f"the {role} is made for {config.problem_type!r}, where classes do not exclude each other; expected one "
+            "that gives each text one class"
+        )
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: number for number, name in enumerate(classes)}
     if config.pad_token_id is None:

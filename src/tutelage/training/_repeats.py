@@ -31,8 +31,12 @@ def without_repeats(batch: Mapping[str, Any], rows: int, length: int, rank: int,
 def epoch_of(loader: Any, ranks: int) -> tuple[int, int] | None:
     """Return how many rows an epoch has and how many each rank takes at once, None for a loader that does not tell."""
     sampler: Any = getattr(loader, "batch_sampler", None)
-    splits = bool(getattr(sampler, "split_batches", False))
-    while getattr(sampler, "batch_sampler", None) is not None:
+    splits = False
+    while sampler is not None:
+        # A resumed epoch skips batches of what shards them.
+        splits = splits or bool(getattr(sampler, "split_batches", False))
+        if getattr(sampler, "batch_sampler", None) is None:
+            break
         sampler = sampler.batch_sampler
     try:
         size = int(sampler.batch_size)
