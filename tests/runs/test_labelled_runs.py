@@ -176,6 +176,7 @@ def test_the_order_of_who_has_names_is_that_of_who_has_none(done, texts, cached,
     models = [f"teacher.model={folders[0]}", "~student.bert", f"student.model={folders[1]}"]
     plan = prepare(load(texts, [*SAVED, *models]), tmp_path / "run")
     assert plan.summary()["data"]["classes"] == ["ast", "argparse"]
+    assert "parameters, with its own weights" in str(plan)
     assert "the teacher has no names for its classes; they are taken to be ast, argparse" in caplog.text
     models = [f"teacher.model={done[0].teacher.model}", *models[1:]]
     with pytest.raises(RecipeError, match="in one order") as caught:

@@ -70,8 +70,9 @@ class Plan:
         rows = self.rows
         lines = [f"data      {self.subject.text()}"]
         if TEACHER in self.parameters:
-            how = f"fitted for {self.steps[TEACHER]:,} steps on {rows['fit']:,} rows, unless it is kept from before"
-            how = how if TEACHER in self.steps else "with its own weights"
+            how = "with its own weights"
+            if TEACHER in self.steps:
+                how = f"fitted for {self.steps[TEACHER]:,} steps on {rows['fit']:,} rows, unless it is kept from before"
             lines.append(f"teacher   {self.parameters[TEACHER]:,} parameters, {how}")
         for arm in self.arms:
             text = f"{self.parameters[arm]:,} parameters, {self.steps[arm]:,} steps"
