@@ -13,7 +13,7 @@ import torch
 
 import tutelage as tl
 
-# The numbers of `/work/shared/research/classic-peers.md`, section 6, have ten digits.
+# The published numbers below have ten digits.
 DIGITS = {"rtol": 0, "atol": 6e-11}
 
 

@@ -9,6 +9,7 @@ import sklearn.metrics
 import torch
 import transformers
 from labelled_texts import written
+from recipe_runs import check_refused, finished
 
 from tutelage.config import load
 from tutelage.errors import RecipeError
@@ -29,14 +30,9 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(texts, tmp_path_factory):
     """Return the folder of a finished run, and its cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("cache")
-        patch.setenv("TUTELAGE_CACHE", str(cache))
-        told = []
-        folder = tmp_path_factory.mktemp("done") / "run"
-        run(load(texts), folder, on_event=told.append)
-        assert any(isinstance(event, TeacherFitted) for event in told)
-    return RunFolder(folder), cache
+    folder, told, cache = finished(texts, tmp_path_factory)
+    assert any(isinstance(event, TeacherFitted) for event in told)
+    return folder, cache
 
 
 @pytest.fixture
@@ -286,6 +282,4 @@ def test_models_of_other_tokens_are_refused(done, texts, cached, tmp_path):
     ],
 )
 def test_what_the_schema_refuses(texts, overrides, place, words):
-    with pytest.raises(RecipeError) as caught:
-        load(texts, overrides)
-    assert any(problem.path == place and words in problem.message for problem in caught.value.problems), caught.value
+    check_refused(texts, overrides, place, words)

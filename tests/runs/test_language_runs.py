@@ -9,6 +9,7 @@ import signal
 import pytest
 import torch
 import transformers
+from recipe_runs import finished
 from safetensors.torch import load_file
 
 from tutelage.cli._results import summary
@@ -56,13 +57,7 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="session")
 def done(texts, tmp_path_factory):
     """A finished run, what it told, and its teacher's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("cache")
-        patch.setenv("TUTELAGE_CACHE", str(cache))
-        told = []
-        folder = tmp_path_factory.mktemp("done") / "run"
-        run(load(texts), folder, on_event=told.append)
-    return RunFolder(folder), told, cache
+    return finished(texts, tmp_path_factory)
 
 
 def _alone(folder):

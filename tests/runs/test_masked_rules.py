@@ -3,6 +3,7 @@
 import pytest
 import transformers
 from masked_texts import python_lines, written
+from recipe_runs import check_refused
 
 from tutelage.config import load
 from tutelage.data import train_tokenizer
@@ -36,9 +37,7 @@ def texts(tmp_path_factory):
     ],
 )
 def test_what_the_schema_refuses(texts, overrides, place, words):
-    with pytest.raises(RecipeError) as caught:
-        load(texts, overrides)
-    assert any(problem.path == place and words in problem.message for problem in caught.value.problems), caught.value
+    check_refused(texts, overrides, place, words)
 
 
 def test_a_tokenizer_without_a_mask_or_padding_is_refused(texts, tmp_path):

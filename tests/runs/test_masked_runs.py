@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from masked_texts import written
+from recipe_runs import finished
 
 from tutelage.config import load
 from tutelage.config.build import objective_of
@@ -26,14 +27,9 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(texts, tmp_path_factory):
     """Return the folder of a finished run, and its cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("cache")
-        patch.setenv("TUTELAGE_CACHE", str(cache))
-        told = []
-        folder = tmp_path_factory.mktemp("done") / "run"
-        run(load(texts), folder, on_event=told.append)
-        assert any(isinstance(event, TeacherFitted) for event in told)
-    return RunFolder(folder), cache
+    folder, told, cache = finished(texts, tmp_path_factory)
+    assert any(isinstance(event, TeacherFitted) for event in told)
+    return folder, cache
 
 
 def _alone(folder):

@@ -7,10 +7,9 @@ from typing import Literal
 from tutelage.config._data import ClassesSpec, DataSpec
 from tutelage.config._models import BertModel, LlamaModel, ModelSpec, SavedModel
 from tutelage.config._spec import refusal, refuse
-from tutelage.config._texts import HIDDEN, TARGET, PythonData, TextData, TextsSpec
+from tutelage.config._texts import HIDDEN, TARGET, PythonData, TextsSpec
 
 TaskName = Literal["classification", "causal_lm", "masked_lm", "sequence_classification"]
-AnyTexts = PythonData | TextData
 TASKS_OF_TEXTS = ("causal_lm", "masked_lm", "sequence_classification")
 
 _CHOICE = "`task: causal_lm`, `task: masked_lm` or `task: sequence_classification`"

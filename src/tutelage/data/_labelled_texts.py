@@ -192,6 +192,7 @@ def _encoded(keys: Sequence[TextKey], tokenizer: PreTrainedTokenizerBase, length
     if length < special + 1 + bool(pairs):
         raise ParameterError(f"labelled_texts(length={length}): expected room for a text beside {special} marks")
     made = tokenizer(texts, pairs or None, **asked, truncation=True, max_length=length)
+    # Last, for a tokenizer keeps how it was called last: what is saved, and hashed, is to cut nothing.
     whole = tokenizer(texts, pairs or None, **asked)["input_ids"]
     cut = sum(len(ids) > len(kept) for ids, kept in zip(whole, made["input_ids"], strict=True))
     if cut:

@@ -20,7 +20,7 @@ from tutelage.runs._cache import kept_tokenizer
 from tutelage.runs._classification import Classification
 from tutelage.runs._language_scores import latency
 from tutelage.runs._networks import write_evaluation
-from tutelage.runs._saving import save_transformers, saved_bytes
+from tutelage.runs._saving import OfTransformers, saved_bytes
 from tutelage.runs._scores import scores_of
 from tutelage.tasks import SequenceClassification, Task, call
 from tutelage.training import TokenCollator
@@ -32,7 +32,7 @@ _MOST_ROWS, _MOST_CHARACTERS = 20_000, 240
 """Of how many test rows the texts are kept for a report, and how much of each."""
 
 
-class LabelledTexts(Classification):
+class LabelledTexts(OfTransformers, Classification):
     """The texts of a recipe as tokens, with their classes, and its classifiers."""
 
     task: Task | None = SequenceClassification()
@@ -40,14 +40,12 @@ class LabelledTexts(Classification):
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.texts = labelled_texts_of(recipe, kept_tokenizer)
-        self.data = self.texts.data
+        self.data, self.tokenizer = self.texts.data, self.texts.tokenizer
         self.train, self.labelled, self.fit = self.data.train, self.data.labelled, self.data.fit
         test = self.data.test
         count = min(len(test), _ROWS_WATCHED)
         self.watched = test.take(torch.linspace(0, len(test) - 1, count).round().long())
-        self._collator = TokenCollator(self.texts.tokenizer, of_rows=True)
-        cuda = recipe.training.device != "cpu" and torch.cuda.is_available()
-        self.device = torch.device("cuda" if cuda else "cpu")
+        self._collator = TokenCollator(self.tokenizer, of_rows=True)
 
     def digest(self, *, of_all: bool = False) -> str:
         """Return the sha256 of the labelled training rows and the tokenizer; or of all rows."""
@@ -55,22 +53,8 @@ class LabelledTexts(Classification):
 
     def network(self, role: Role, seed: int) -> nn.Module:
         """Return a classifier as it is before any training."""
-        model: nn.Module = transformer_of(self.recipe, role, self.texts.tokenizer, seed, self.data.classes)
+        model: nn.Module = transformer_of(self.recipe, role, self.tokenizer, seed, self.data.classes)
         return model
-
-    def is_saved(self, folder: Path) -> bool:
-        """Return whether a model was saved in a folder."""
-        return (folder / "config.json").is_file()
-
-    def copies_teacher(self) -> bool:
-        """Return that a teacher stays where it is, unless it was fitted."""
-        return False
-
-    def save(self, network: nn.Module, role: Role, folder: Path) -> None:
-        """Write a model and its tokenizer, loadable by transformers alone; adapters are merged into their layers."""
-        spec = self.recipe.student if role == "student" else self.recipe.teacher
-        assert spec is not None, self.recipe
-        save_transformers(network, tokenizer_of(spec, self.texts.tokenizer), folder)
 
     def load(self, folder: Path) -> nn.Module:
         """Return the model of a folder, ready to predict."""
@@ -86,7 +70,7 @@ class LabelledTexts(Classification):
             if network is None or spec is None:
                 continue
             with at(role):
-                _check_reads(role, network, tokenizer_of(spec, self.texts.tokenizer), self.texts.tokenizer)
+                _check_reads(role, network, tokenizer_of(spec, self.tokenizer), self.tokenizer)
         return None
 
     def collator(self, arm: str, seed: int, *networks: nn.Module | None) -> TokenCollator:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from tutelage.config import Recipe, SavedModel, TextsSpec
@@ -21,7 +20,7 @@ from tutelage.models import align, compare_tokenizers, language_model, load_pret
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER, ArmFolder, RunFolder, read_json, write_json
 from tutelage.runs._cache import kept_tokenizer
 from tutelage.runs._language_scores import every_token_hidden, latency, scores_of, seen_token_by_token
-from tutelage.runs._saving import save_transformers, saved_bytes
+from tutelage.runs._saving import OfTransformers, saved_bytes
 from tutelage.runs._training import WATCHING
 from tutelage.tasks import CausalLM, MaskedLM, Task, leak_between_documents
 from tutelage.vocabulary import VocabularyMap
@@ -34,7 +33,7 @@ _TOKENS_WATCHED = 2**15
 _LONGEST_PIECE = 300
 
 
-class Language:
+class Language(OfTransformers):
     """The texts of a recipe as tokens, and its language models, which predict the next token or hidden ones."""
 
     measure = "nll"
@@ -46,12 +45,11 @@ class Language:
         self.hidden = recipe.data.mask if recipe.task == "masked_lm" else None
         self.task: Task | None = CausalLM() if self.hidden is None else MaskedLM()
         self.texts = texts_of(recipe, kept_tokenizer)
+        self.tokenizer = self.texts.tokenizer
         self.train = self.labelled = self.fit = self.texts.train
         self.watched = _spread(self.texts.test, _TOKENS_WATCHED)
         self._aligned: tuple[VocabularyMap | None] | None = None
         self._documents: tuple[Any] | None = None
-        cuda = recipe.training.device != "cpu" and torch.cuda.is_available()
-        self.device = torch.device("cuda" if cuda else "cpu")
 
     @property
     def rows(self) -> dict[str, int]:
@@ -71,21 +69,7 @@ class Language:
 
     def network(self, role: Role, seed: int) -> nn.Module:
         """Return a model as it is before any training, by its hidden states where it can be."""
-        return language_model(transformer_of(self.recipe, role, self.texts.tokenizer, seed))
-
-    def is_saved(self, folder: Path) -> bool:
-        """Return whether a model was saved in a folder."""
-        return (folder / "config.json").is_file()
-
-    def copies_teacher(self) -> bool:
-        """Return that a teacher stays where it is, unless it was fitted."""
-        return False
-
-    def save(self, network: nn.Module, role: Role, folder: Path) -> None:
-        """Write a model and its tokenizer, loadable by transformers alone; adapters are merged into their layers."""
-        spec = self.recipe.student if role == "student" else self.recipe.teacher
-        assert spec is not None, self.recipe
-        save_transformers(network, tokenizer_of(spec, self.texts.tokenizer), folder)
+        return language_model(transformer_of(self.recipe, role, self.tokenizer, seed))
 
     def load(self, folder: Path) -> nn.Module:
         """Return the model of a folder, ready to predict."""
@@ -100,8 +84,8 @@ class Language:
     def _align(self, student: nn.Module, teacher: nn.Module | None) -> VocabularyMap | None:
         recipe = self.recipe
         with at("student"):
-            mine = tokenizer_of(recipe.student, self.texts.tokenizer)
-            match = compare_tokenizers(mine, self.texts.tokenizer)
+            mine = tokenizer_of(recipe.student, self.tokenizer)
+            match = compare_tokenizers(mine, self.tokenizer)
             if not match.same:
                 raise ModelError(
                     f"the student's tokenizer is not the one that makes tokens of the data: {match.differences[0]}; "
@@ -112,7 +96,7 @@ class Language:
         if teacher is None or recipe.teacher is None:
             return None
         with at("teacher"):
-            theirs = tokenizer_of(recipe.teacher, self.texts.tokenizer)
+            theirs = tokenizer_of(recipe.teacher, self.tokenizer)
             shared, sentence = align(mine, theirs, width, _width(teacher))
         if isinstance(recipe.student, SavedModel) or isinstance(recipe.teacher, SavedModel):
             _log.warning("%s", sentence)
@@ -124,13 +108,13 @@ class Language:
         """Return what makes batches, in a way by which none of these networks looks into another document."""
         del arm
         if self.hidden is not None:
-            return MaskedCollator.of(self.texts.tokenizer, self.hidden, seed)
+            return MaskedCollator.of(self.tokenizer, self.hidden, seed)
         if self._documents is None:
             self._documents = (self._apart([network for network in networks if network is not None]),)
         return self._collator(self._documents[0])
 
     def _collator(self, documents: Any) -> CausalCollator:
-        tokenizer = self.texts.tokenizer
+        tokenizer = self.tokenizer
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return CausalCollator(pad, documents=documents)
 
@@ -193,11 +177,11 @@ class Language:
             networks[arm] = self.load(folder.arm(seed, arm).model)
         shared = self.vocabulary(networks[STUDENT], teacher)
         if self.hidden is not None:
-            batch = every_token_hidden(row, self.texts.tokenizer.mask_token_id, self.hidden)
+            batch = every_token_hidden(row, self.tokenizer.mask_token_id, self.hidden)
         else:
             batch = self.collator("", WATCHING, *networks.values())([row])
         seen = seen_token_by_token(networks, batch, self.task, shared, self.device)
-        tokens = [self.texts.tokenizer.decode([int(token)]) for token in row["input_ids"]]
+        tokens = [self.tokenizer.decode([int(token)]) for token in row["input_ids"]]
         write_json(folder.text, {"seed": seed, "row": place, "tokens": tokens, **seen})
 
     # --- words --------------------------------------------------------------------------------------------------------
@@ -211,13 +195,13 @@ class Language:
             "features": None,
             "rows": self.rows,
             "tokens": self._tokens(),
-            "vocabulary": len(self.texts.tokenizer),
+            "vocabulary": len(self.tokenizer),
             "omitted": [],
         }
 
     def summary(self) -> dict[str, Any]:
         """Return what the JSON of a plan says of the data."""
-        data = {"rows": self.rows, "tokens": self._tokens(), "vocabulary": len(self.texts.tokenizer)}
+        data = {"rows": self.rows, "tokens": self._tokens(), "vocabulary": len(self.tokenizer)}
         return {"data": {**data, "length": self.length}, "omitted": []}
 
     def text(self) -> str:
@@ -226,7 +210,7 @@ class Language:
         share = "" if self.hidden is None else f", {100 * self.hidden:g}% of them hidden,"
         return (
             f"{tokens['train']:,} tokens to predict{share} in {rows['train']:,} rows of up to {self.length}; "
-            f"{tokens['test']:,} held out in {rows['test']:,} rows; {len(self.texts.tokenizer):,} ids"
+            f"{tokens['test']:,} held out in {rows['test']:,} rows; {len(self.tokenizer):,} ids"
         )
 
     def _tokens(self) -> dict[str, int]:

@@ -42,7 +42,8 @@ def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Mod
         source = spec.model if isinstance(spec, SavedModel) else spec.weights
         on_event(TeacherReused("weights", mine.model if source is None else Path(source)))
         return network, 0.0, False
-    made_from = _made_from(plan, spec.fit)
+    start = subject.network("teacher", spec.fit.seed)
+    made_from = _made_from(plan, spec.fit, start)
     place = place_of(made_from)
     with _locked(place, on_event) as can_keep:
 
@@ -55,16 +56,17 @@ def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Mod
         if _ranks.together(reuse):
             on_event(TeacherReused("cache", place))
             return subject.load(mine.model), 0.0, False
-        network, seconds, stop = _fit(plan, spec.fit, folder, on_event)
+        network, seconds, stop = _fit(plan, spec.fit, start, folder, on_event)
         if can_keep and _ranks.is_first():
             can_keep = _kept(mine.model, place, made_from, on_event)
         on_event(TeacherFitted(seconds, place if can_keep else None))
         return network, seconds, stop
 
 
-def _fit(plan: Plan, fit: FitSpec, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Module, float, bool]:
+def _fit(
+    plan: Plan, fit: FitSpec, network: nn.Module, folder: RunFolder, on_event: OnEvent
+) -> tuple[nn.Module, float, bool]:
     subject, mine = plan.subject, folder.teacher
-    network = subject.network("teacher", fit.seed)
     lesson = Lesson(
         seed=None,
         arm=TEACHER,
@@ -90,7 +92,7 @@ def _fit(plan: Plan, fit: FitSpec, folder: RunFolder, on_event: OnEvent) -> tupl
     return network, seconds, stop
 
 
-def _made_from(plan: Plan, fit: FitSpec) -> dict[str, Any]:
+def _made_from(plan: Plan, fit: FitSpec, start: nn.Module) -> dict[str, Any]:
     """Return everything that the bytes of a fitted teacher depend on."""
     spec = plan.recipe.teacher
     assert spec is not None
@@ -104,7 +106,7 @@ def _made_from(plan: Plan, fit: FitSpec) -> dict[str, Any]:
     }
     if isinstance(spec, SavedModel):
         # What a folder holds, or a branch of a repository, may change behind its name.
-        made_from["start"] = _digest(plan.subject.network("teacher", fit.seed))
+        made_from["start"] = _digest(start)
     return made_from
 
 

@@ -20,12 +20,16 @@ def without_repeats(batch: Mapping[str, Any], rows: int, length: int, rank: int,
 
     rows: of the data in the batch, of which a mixing collator made twice as many; length: rows of the epoch.
     """
-    in_all = length % (rows * ranks)
-    own = rows if in_all == 0 else min(rows, max(0, in_all - rank * rows))
+    own = own_rows(rows, length % (rows * ranks), rank)
     if own == rows:
         return batch
     found = {name: _first(value, own or 1, rows) for name, value in batch.items()}
     return found if own else {**found, EMPTY: True}
+
+
+def own_rows(rows: int, in_all: int, rank: int) -> int:
+    """Return how many of a rank's rows are no repeats. in_all: those of all ranks together; 0 or less if none are."""
+    return rows if in_all <= 0 else min(rows, max(0, in_all - rank * rows))
 
 
 def epoch_of(loader: Any, ranks: int) -> tuple[int, int] | None:

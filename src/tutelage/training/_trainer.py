@@ -34,7 +34,7 @@ from tutelage.training._collate import collate
 from tutelage.training._evaluation import Evaluation, reserved_names
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._networks import Teachers, as_model
-from tutelage.training._repeats import EMPTY, epoch_of, without_repeats
+from tutelage.training._repeats import EMPTY, epoch_of, own_rows, without_repeats
 from tutelage.training._sharding import check_sharded, check_sharding
 from tutelage.training._tokens import TokenCollator
 from tutelage.training._window import Window
@@ -212,11 +212,10 @@ class DistillationTrainer(transformers.Trainer):
     def _without_repeats(self, batch: Any) -> Any:
         """Return a batch without rows that were there before in the epoch, with which its last one is filled up."""
         state, ranks = self.accelerator.gradient_state, self.accelerator.num_processes
-        if ranks == 1 or not state.end_of_dataloader or self.args.dataloader_drop_last:
+        fills = self.accelerator.even_batches and not self.args.dataloader_drop_last
+        if ranks == 1 or not state.end_of_dataloader or not fills:
             return batch
         epoch = epoch_of(state.active_dataloader, ranks)
-        if not self.accelerator.even_batches:
-            return batch
         rows = batch_length(batch) // (2 if isinstance(self.data_collator, MixingCollator) else 1)
         if epoch is None or rows != epoch[1]:
             _log.warning(
@@ -360,9 +359,9 @@ class DistillationTrainer(transformers.Trainer):
         """Return how many rows of a batch are no repeats, with which the last batches of several ranks are filled."""
         state = self.accelerator.gradient_state
         in_all, rank = int(state.remainder), int(self.args.process_index)
-        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or in_all <= 0:
+        if self.accelerator.num_processes == 1 or not state.end_of_dataloader:
             return rows
-        return min(rows, max(0, in_all - rank * rows))
+        return own_rows(rows, in_all, rank)
 
     @contextlib.contextmanager
     def _without_mixing(self) -> Iterator[None]:
