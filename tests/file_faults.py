@@ -1,0 +1,33 @@
+"""Lets the file operations of `tutelage.manifest` fail, one at a time."""
+
+import os
+import signal
+
+from tutelage import manifest
+
+OPERATIONS = ("make_folder", "write_bytes", "write_by", "sync", "rename", "remove")
+KILLED = "killed"
+
+
+def fail_at(patch, number, kind):
+    """Let the operation of this number fail, or kill the process there; return the count so far, in a list.
+
+    A write fails when half is written. patch: a MonkeyPatch; kind: an errno, or `KILLED`.
+    """
+    count = [0]
+    for name in OPERATIONS:
+        real = getattr(manifest, name)
+
+        def operation(path, *rest, name=name, real=real):
+            count[0] += 1
+            if count[0] != number:
+                return real(path, *rest)
+            if name in ("write_bytes", "write_by"):
+                real(path, *rest)
+                os.truncate(path, path.stat().st_size // 2)
+            if kind == KILLED:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(kind, os.strerror(kind), str(path))
+
+        patch.setattr(manifest, name, operation)
+    return count
