@@ -308,3 +308,13 @@ def test_evaluating_gives_the_same_scores(recipe, tmp_path, digests, refused):
     assert digests(tmp_path / "run") == before
     with refused(RunFolderError, "not a folder", "tutelage train"):
         evaluate(tmp_path / "none")
+
+
+def test_evaluating_and_saving_more_often_changes_no_student(clouds, tmp_path):
+    """The student has dropout, so each random number drawn in between would show."""
+    once = ["training.seeds=1", "~baseline", "training.evaluations=1", "training.checkpoints=1"]
+    often = ["training.seeds=1", "~baseline", "training.evaluations=11", "training.checkpoints=11"]
+    for name, overrides in (("once", once), ("often", often)):
+        run(load(clouds, overrides), tmp_path / name)
+    student = "seed-0/student/model/model.safetensors"
+    assert (tmp_path / "once" / student).read_bytes() == (tmp_path / "often" / student).read_bytes()

@@ -21,7 +21,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput, TrainOutput
 
 from tutelage.errors import CompatibilityError, InfiniteDivergenceError, InputError, NonFiniteError, ParameterError
 from tutelage.models import HeadModel
@@ -34,6 +34,7 @@ from tutelage.training._collate import collate
 from tutelage.training._evaluation import Evaluation, reserved_names
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._networks import Teachers, as_model
+from tutelage.training._randomness import unchanged_randomness
 from tutelage.training._repeats import EMPTY, epoch_of, own_rows, without_repeats
 from tutelage.training._sharding import check_sharded, check_sharding
 from tutelage.training._tokens import TokenCollator
@@ -268,7 +269,8 @@ class DistillationTrainer(transformers.Trainer):
             self._check_finite(means, f"between training steps {self._window.since + 1} and {self.state.global_step}")
             self._window.restart(self.state.global_step)
             logs = {**means, **{name: value for name, value in logs.items() if name != "loss"}}
-        super().log(logs, start_time)
+        with unchanged_randomness(self.args.device):
+            super().log(logs, start_time)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         last = self.state.global_step >= self.state.max_steps
@@ -282,7 +284,10 @@ class DistillationTrainer(transformers.Trainer):
         postponed = first and float(self.state.epoch or 0).is_integer() and self.control.should_save
         if postponed:
             self.control.should_save = False
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+        due = self.control.should_log or self.control.should_evaluate or self.control.should_save
+        # Callbacks listen to all three, and may draw.
+        with unchanged_randomness(self.args.device) if due else contextlib.nullcontext():
+            super()._maybe_log_save_evaluate(*args, **kwargs)
         if postponed:
             self.control.should_save = True
 
@@ -299,6 +304,28 @@ class DistillationTrainer(transformers.Trainer):
         return Window(["loss", *self.distillation.objective.terms], self.args.device)
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Evaluate, as `transformers.Trainer` does; every random state is as before afterwards."""
+        with self._unchanged_randomness(eval_dataset):
+            measured: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return measured
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Predict, as `transformers.Trainer` does; every random state is as before afterwards."""
+        with self._unchanged_randomness(test_dataset):
+            return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+
+    def _unchanged_randomness(self, rows: Any) -> contextlib.AbstractContextManager[None]:
+        own = (self.data_collator, self.train_dataset, self.eval_dataset)
+        return unchanged_randomness(self.args.device, *own, rows)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Return the loader of the evaluation rows, which are never mixed."""
