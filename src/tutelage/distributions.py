@@ -25,6 +25,7 @@ from tutelage.errors import (
     TeacherError,
     WeightError,
 )
+from tutelage.parameters import real, refusal
 
 
 class Distribution(ABC):
@@ -66,7 +67,7 @@ class Logits(Distribution):
     def __post_init__(self) -> None:
         _check_floating("Logits.values", self.values, "pass logits; wrap class ids in Labels")
         _check_rows("Logits.values", self.values, "(..., V)")
-        _check_positive("Logits", softcap=self.softcap, scale=self.scale)
+        _check_positive(self, "softcap", "scale")
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -117,7 +118,7 @@ class HeadStates(Distribution):
                 f"HeadStates.bias has shape {tuple(self.bias.shape)}; expected ({self.weight.shape[0]},), one per "
                 "outcome"
             )
-        _check_positive("HeadStates", softcap=self.softcap, scale=self.scale)
+        _check_positive(self, "softcap", "scale")
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -179,8 +180,9 @@ class TopK(Distribution):
                 "{T: logsumexp of logits / T over the ids that are not "
                 "kept} for each temperature you train with, or choose tail='renormalize'"
             )
-        for temperature, values in self.log_tails.items():
-            check_temperature(temperature)
+        tails = {check_temperature(temperature): values for temperature, values in self.log_tails.items()}
+        object.__setattr__(self, "log_tails", tails)
+        for temperature, values in tails.items():
             _check_floating(f"TopK.log_tails[{temperature:g}]", values, "pass log-sums of exponentials")
             if values.shape != self.batch_shape:
                 raise ShapeError(
@@ -252,7 +254,7 @@ class Sampled(Distribution):
     entropy: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
+        object.__setattr__(self, "temperature", check_temperature(self.temperature))
         _check_ids("Sampled.indices", self.indices)
         _check_floating("Sampled.weights", self.weights, "pass counts divided by their sum")
         _check_rows("Sampled.indices", self.indices, "(..., K)")
@@ -308,8 +310,12 @@ class Labels(Distribution):
         _check_ids("Labels.targets", self.targets)
         if self.targets.numel() == 0:
             raise EmptyInputError(f"Labels.targets has shape {tuple(self.targets.shape)}; expected at least one label")
-        if not (isinstance(self.smoothing, (int, float)) and 0 <= self.smoothing <= 1):
-            raise ParameterError(f"Labels(smoothing={self.smoothing!r}): smoothing must be in [0, 1]")
+        smoothing = real(self.smoothing)
+        if smoothing is None or not 0 <= smoothing <= 1:
+            raise ParameterError(
+                f"Labels(smoothing={self.smoothing!r}): smoothing must be in [0, 1]{refusal(self.smoothing)}"
+            )
+        object.__setattr__(self, "smoothing", smoothing)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -351,7 +357,8 @@ class Mixture(Distribution):
             raise EmptyInputError("Mixture([]): a mixture needs at least one teacher")
         if self.space not in ("probability", "logit"):
             raise ParameterError(f"Mixture(space={self.space!r}): space must be 'probability' or 'logit'")
-        check_shares("Mixture.weights", self.weights, len(self.parts))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", check_shares("Mixture.weights", self.weights, len(self.parts)))
         first = self.parts[0]
         for i, part in enumerate(self.parts):
             dense = isinstance(part, (Logits, HeadStates)) and isinstance(first, (Logits, HeadStates))
@@ -411,46 +418,69 @@ class Mixture(Distribution):
                 yield f"parts[{i}].{name}", tensor
 
 
-def check_temperature(temperature: float) -> None:
-    """Raise `ParameterError` unless the temperature is a finite number > 0 whose square float32 can hold."""
-    is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
-    if not is_number or not math.isfinite(temperature) or temperature <= 0:
-        raise ParameterError(f"temperature={temperature!r}: it must be a Python number, a finite number > 0")
-    if not _LEAST_TEMPERATURE <= temperature <= 1 / _LEAST_TEMPERATURE:
+def check_temperature(temperature: object) -> float:
+    """Return a temperature as a Python number; `ParameterError` unless it is > 0 and its square fits float32."""
+    number = real(temperature)
+    if number is None or not math.isfinite(number) or number <= 0:
+        raise ParameterError(f"temperature={temperature!r}: it must be a finite number > 0{refusal(temperature)}")
+    if not _LEAST_TEMPERATURE <= number <= 1 / _LEAST_TEMPERATURE:
         raise ParameterError(
             f"temperature={temperature!r}: expected a number between {_LEAST_TEMPERATURE:g} and "
             f"{1 / _LEAST_TEMPERATURE:g}; beyond, logits / T and T² leave the range of the arithmetic"
         )
+    return number
 
 
 _LEAST_TEMPERATURE = 1e-10
 
 
-def check_shares(name: str, weights: Sequence[float] | None, count: int) -> None:
-    """Raise `WeightError` unless there are `count` finite weights >= 0 that do not sum to 0."""
-    if weights is None:
-        return
-    if len(weights) != count:
-        raise WeightError(f"{name} has {len(weights)} numbers for {count} entries; give one weight for each")
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-        raise WeightError(f"{name} = {list(weights)}: weights must be finite and >= 0")
-    if sum(weights) == 0:
-        raise WeightError(f"{name} = {list(weights)} sum to 0; at least one weight must be > 0")
+def check_shares(name: str, weights: Sequence[float], count: int | None = None) -> tuple[float, ...]:
+    """Return weights as Python numbers; `WeightError` unless all are finite and >= 0, and they do not sum to 0.
+
+    count: how many are expected, if that is known.
+    """
+    if isinstance(weights, (str, bytes)) or getattr(weights, "ndim", 1) != 1 or not hasattr(weights, "__iter__"):
+        raise WeightError(f"{name} = {weights!r}: expected a list of numbers, one for each")
+    given = list(weights)
+    if count is not None and len(given) != count:
+        raise WeightError(f"{name} has {len(given)} numbers for {count} entries; give one weight for each")
+    numbers = [real(weight) for weight in given]
+    if not all(number is not None and math.isfinite(number) and number >= 0 for number in numbers):
+        raise WeightError(f"{name} = {given}: weights must be finite and >= 0{''.join(map(refusal, given[:1]))}")
+    found = tuple(number for number in numbers if number is not None)
+    if sum(found) == 0:
+        raise WeightError(f"{name} = {given} sum to 0; at least one weight must be > 0")
+    return found
 
 
 def shares_of(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     """Return weights as shares of their sum, equal ones for None."""
-    weights = [1.0] * count if weights is None else weights
-    return tuple(weight / math.fsum(weights) for weight in weights)
+    if weights is None:
+        return (1 / count,) * count
+    largest = max(weights)  # taken out, so that no sum overflows
+    total = math.fsum(weight / largest for weight in weights)
+    return tuple(weight / largest / total for weight in weights)
 
 
 def _named(part: object) -> str:
     return type(part).__name__
 
 
+def hint_for(side: object) -> str:
+    """Return what to pass instead of an object that is no side of a comparison; empty if that is not known."""
+    if not isinstance(side, Tensor) and isinstance(getattr(side, "logits", None), Tensor):
+        return ". This is the output of a model: pass its logits, output.logits"
+    if isinstance(side, (list, tuple)) and side and all(isinstance(part, (Tensor, Distribution)) for part in side):
+        return (
+            ". For several teachers pass Mixture([Logits(first), Logits(second)]), or use EnsembleDistiller; where a "
+            "model returns a tuple, pass the entry that holds its logits"
+        )
+    return ""
+
+
 def _check_floating(name: str, tensor: Tensor, advice: str) -> None:
     if not isinstance(tensor, Tensor):
-        raise DtypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
+        raise DtypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor{hint_for(tensor)}")
     if not tensor.dtype.is_floating_point:
         raise DtypeError(f"{name} has dtype {tensor.dtype}; expected floating point: {advice}")
 
@@ -459,7 +489,10 @@ def _check_ids(name: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise DtypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor of int64")
     if tensor.dtype != torch.int64:
-        raise DtypeError(f"{name} has dtype {tensor.dtype}; expected torch.int64 (use .long() if these are ids)")
+        advice = "use .long() if these are ids"
+        if tensor.dtype.is_floating_point and tensor.dim() > 1:
+            advice += ", .argmax(-1) if these are one-hot rows"
+        raise DtypeError(f"{name} has dtype {tensor.dtype}; expected torch.int64 ({advice})")
 
 
 def _check_rows(name: str, tensor: Tensor, expected: str) -> None:
@@ -471,7 +504,13 @@ def _check_rows(name: str, tensor: Tensor, expected: str) -> None:
         )
 
 
-def _check_positive(owner: str, **numbers: float | None) -> None:
-    for name, value in numbers.items():
-        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
-            raise ParameterError(f"{owner}({name}={value!r}): {name} must be a finite number > 0, or None")
+def _check_positive(owner: Distribution, *names: str) -> None:
+    """Make Python numbers of optional fields; `ParameterError` unless they are finite and > 0."""
+    for name in names:
+        value = getattr(owner, name)
+        number = real(value)
+        if value is not None and (number is None or not math.isfinite(number) or number <= 0):
+            raise ParameterError(
+                f"{type(owner).__name__}({name}={value!r}): {name} must be a finite number > 0, or None{refusal(value)}"
+            )
+        object.__setattr__(owner, name, number)

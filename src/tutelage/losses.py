@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from tutelage.divergences import Divergence, ForwardKL, LogitCosine, LogitMSE
 from tutelage.errors import CompatibilityError, EmptyInputError, LabelError, ParameterError, ShapeError, WeightError
 from tutelage.execution import dense_logits
 from tutelage.objective import Objective, Term, check_widths
+from tutelage.parameters import real, refusal, whole
 
 Loss = Divergence | Term | Sequence[Term]
 """What a module accepts as its loss: a divergence, a `Term` with its temperature and weight, or a list of them."""
@@ -53,9 +55,26 @@ def _response(
     return Objective(terms)(student, teachers).loss
 
 
-def _check_alpha(name: str, alpha: float) -> None:
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-        raise ParameterError(f"{name}={alpha!r}: expected a share in [0, 1]")
+def _share(name: str, value: object) -> float:
+    """Return a share as a Python number, of which 1 less the share keeps its digits."""
+    share = real(value)
+    if share is None or not 0 <= share <= 1:
+        raise ParameterError(f"{name}={value!r}: expected a share in [0, 1]{refusal(value)}")
+    return share
+
+
+def _count(where: str, value: object, what: str) -> int:
+    count = whole(value)
+    if count is None or count < 1:
+        raise ParameterError(f"{where}({value!r}): expected a number of {what} >= 1")
+    return count
+
+
+def _weights(where: str, given: object, equal: str) -> Sequence[float]:
+    """Return a list of weights as it was given, or say how equal ones are asked for."""
+    if (not isinstance(given, Sequence) and getattr(given, "ndim", 0) != 1) or isinstance(given, str):
+        raise WeightError(f"{where}({given!r}): expected a list of weights; for n equal ones, {equal}")
+    return cast(Sequence[float], given)
 
 
 class DistillationLoss(nn.Module):
@@ -81,12 +100,12 @@ class DistillationLoss(nn.Module):
 
     def _soft(self) -> Term:
         """Return the soft term of the attributes as they are: a schedule may have changed them."""
-        _check_alpha("alpha", self.alpha)
-        return Term(self.divergence, weight=self.alpha, temperature=self.temperature)
+        return Term(self.divergence, weight=_share("alpha", self.alpha), temperature=self.temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss, mean over rows; labels may be left out at alpha = 1."""
-        return _response([self._soft()], 1 - self.alpha, student, teacher, labels)
+        soft = self._soft()
+        return _response([soft], 1 - soft.weight, student, teacher, labels)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, alpha={self.alpha}, divergence={self.divergence}"
@@ -111,12 +130,11 @@ class ResponseDistiller(nn.Module):
     ) -> None:
         super().__init__()
         terms = _terms(soft_loss)
-        for name, weight in (("hard_label_weight", hard_label_weight), ("soft_label_weight", soft_label_weight)):
-            check_shares(name, [weight, 1.0], 2)
-        if hard_label_weight == 0 and soft_label_weight * sum(term.weight for term in terms) == 0:
-            raise WeightError("the weights of the hard and the soft part are both 0; nothing would be trained")
         self.soft_loss = soft_loss
-        self.hard_label_weight, self.soft_label_weight = hard_label_weight, soft_label_weight
+        self.hard_label_weight, _ = check_shares("hard_label_weight", [hard_label_weight, 1.0])
+        self.soft_label_weight, _ = check_shares("soft_label_weight", [soft_label_weight, 1.0])
+        if self.hard_label_weight == 0 and self.soft_label_weight * sum(term.weight for term in terms) == 0:
+            raise WeightError("the weights of the hard and the soft part are both 0; nothing would be trained")
 
     @classmethod
     def pure_kl(cls, temperature: float = 4.0) -> ResponseDistiller:
@@ -156,26 +174,29 @@ class FeatureDistiller(nn.Module):
 
     def __init__(self, layers: Sequence[tuple[float, Loss]]) -> None:
         super().__init__()
+        if not isinstance(layers, Sequence):
+            raise CompatibilityError(
+                f"FeatureDistiller({layers!r}): expected a list of (weight, loss), one for each layer; for n layers "
+                "with the mean squared error, use FeatureDistiller.uniform_mse(n)"
+            )
         if not layers:
             raise EmptyInputError("FeatureDistiller([]): give at least one layer")
         for layer in layers:
             if not isinstance(layer, tuple) or len(layer) != 2:
                 raise CompatibilityError(f"FeatureDistiller got the layer {layer!r}; expected pairs of (weight, loss)")
-        self.weights = [weight for weight, _ in layers]
-        check_shares("layer weights", self.weights, len(layers))
+        self.weights = list(check_shares("layer weights", [weight for weight, _ in layers]))
         self.losses = [_terms(loss) for _, loss in layers]
 
     @classmethod
     def uniform_mse(cls, n_layers: int) -> FeatureDistiller:
         """Return the distiller that averages the mean squared error over n layers."""
-        if not isinstance(n_layers, int) or n_layers < 1:
-            raise ParameterError(f"uniform_mse({n_layers!r}): expected a number of layers >= 1")
-        return cls.with_weights([1 / n_layers] * n_layers, LogitMSE())
+        count = _count("uniform_mse", n_layers, "layers")
+        return cls.with_weights([1 / count] * count, LogitMSE())
 
     @classmethod
     def with_weights(cls, weights: Sequence[float], loss: Loss) -> FeatureDistiller:
         """Return the distiller with one weight per layer and the same loss on each."""
-        return cls([(weight, loss) for weight in weights])
+        return cls([(weight, loss) for weight in _weights("with_weights", weights, "[1.0] * n")])
 
     @property
     def n_layers(self) -> int:
@@ -225,21 +246,18 @@ class EnsembleDistiller(nn.Module):
 
     def __init__(self, weights: Sequence[float], temperature: float = 4.0, space: str = "logit") -> None:
         super().__init__()
+        weights = _weights("EnsembleDistiller", weights, "EnsembleDistiller.uniform(n)")
         if len(weights) == 0:
             raise EmptyInputError("EnsembleDistiller([]): give at least one teacher's weight")
-        check_shares("teacher weights", weights, len(weights))
-        check_temperature(temperature)
         if space not in ("logit", "probability"):
             raise ParameterError(f"EnsembleDistiller(space={space!r}): expected 'logit' or 'probability'")
-        self.weights = list(shares_of(weights, len(weights)))
-        self.temperature, self.space = temperature, space
+        self.weights = list(shares_of(check_shares("teacher weights", weights), len(weights)))
+        self.temperature, self.space = check_temperature(temperature), space
 
     @classmethod
     def uniform(cls, n: int, temperature: float = 4.0) -> EnsembleDistiller:
         """Return the ensemble of n teachers that count equally."""
-        if not isinstance(n, int) or n < 1:
-            raise ParameterError(f"uniform({n!r}): expected a number of teachers >= 1")
-        return cls([1.0] * n, temperature)
+        return cls([1.0] * _count("uniform", n, "teachers"), temperature)
 
     def _mixture(self, teachers: Sequence[Tensor]) -> Mixture:
         if len(teachers) != len(self.weights):
@@ -256,7 +274,7 @@ class EnsembleDistiller(nn.Module):
         self, student: Tensor, teachers: Sequence[Tensor], labels: Tensor | None = None, alpha: float = 0.7
     ) -> Tensor:
         """Return the loss, mean over rows; alpha is the weight of the soft term, at 1 labels may be left out."""
-        _check_alpha("alpha", alpha)
+        alpha = _share("alpha", alpha)
         soft = Term(ForwardKL(), weight=alpha, temperature=self.temperature)
         return _response([soft], 1 - alpha, student, self._mixture(teachers), labels)
 
@@ -282,9 +300,10 @@ class ProgressiveDistiller(nn.Module):
 
     def __init__(self, layer_weights: Sequence[float], temperature: float = 4.0, loss: Loss = LogitCosine()) -> None:
         super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
-        self.features = FeatureDistiller.with_weights(layer_weights, loss).normalize_weights()
+        self.temperature = check_temperature(temperature)
+        self.features = FeatureDistiller.with_weights(
+            _weights("ProgressiveDistiller", layer_weights, "[1.0] * n"), loss
+        ).normalize_weights()
 
     def forward(
         self,
@@ -297,7 +316,7 @@ class ProgressiveDistiller(nn.Module):
         beta: float = 0.3,
     ) -> Tensor:
         """Return the loss, mean over rows; alpha weighs the soft term, beta the hidden layers."""
-        _check_alpha("beta", beta)
+        beta = _share("beta", beta)
         response: Tensor = DistillationLoss(self.temperature, alpha)(student, teacher, labels)
         hidden: Tensor = self.features(student_hidden, teacher_hidden)
         return (1 - beta) * response + beta * hidden

@@ -34,6 +34,7 @@ from tutelage.execution import (
     sum_of_weights,
     weighted_sum,
 )
+from tutelage.parameters import real, refusal
 from tutelage.vocabulary import VocabularyMap
 
 
@@ -67,8 +68,8 @@ class Term:
             raise ParameterError(
                 f"Term(teacher={self.teacher!r}): expected the name of a teacher; pass its output to the call"
             )
-        _check_weight("Term", self.weight)
-        check_temperature(self.temperature)
+        _check_weight(self)
+        object.__setattr__(self, "temperature", check_temperature(self.temperature))
 
     @property
     def trained(self) -> tuple[Divergence, float]:
@@ -113,7 +114,7 @@ class FeatureTerm:
             raise CompatibilityError(
                 f"FeatureTerm(loss={self.loss!r}): expected a divergence such as LogitMSE(), or a function"
             )
-        _check_weight("FeatureTerm", self.weight)
+        _check_weight(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,13 +253,13 @@ def _global_sum(normalizer: Tensor | float, local: Tensor) -> Tensor:
     """Return a normaliser as a tensor, after the checks that need not wait for a device."""
     if isinstance(normalizer, Tensor) and normalizer.numel() != 1:
         raise ShapeError(f"normalizer has shape {tuple(normalizer.shape)}; expected one number per term")
-    if not isinstance(normalizer, (Tensor, int, float)):
+    if isinstance(normalizer, Tensor) and normalizer.device.type != "cpu":
+        return normalizer.detach().reshape(()).to(local.device, local.dtype)
+    number = real(normalizer.detach().reshape(()) if isinstance(normalizer, Tensor) else normalizer)
+    if number is None:
         raise WeightError(
             f"normalizer={normalizer!r}: expected a number per term, the sum of the weights of the whole step"
         )
-    if isinstance(normalizer, Tensor) and normalizer.device.type != "cpu":
-        return normalizer.detach().reshape(()).to(local.device, local.dtype)
-    number = float(normalizer)
     if not math.isfinite(number) or number < 0:
         raise WeightError(
             f"normalizer={number:g}: expected the finite sum of the token weights of the whole step, >= 0"
@@ -328,7 +329,12 @@ def check_widths(name: str, student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def _check_weight(owner: str, weight: float) -> None:
-    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not is_number or not math.isfinite(weight) or weight < 0:
-        raise ParameterError(f"{owner}(weight={weight!r}): the weight must be a finite number >= 0")
+def _check_weight(term: Term | FeatureTerm) -> None:
+    """Raise `ParameterError` unless the weight is finite and >= 0; make a Python number of it."""
+    weight = real(term.weight)
+    if weight is None or not math.isfinite(weight) or weight < 0:
+        raise ParameterError(
+            f"{type(term).__name__}(weight={term.weight!r}): the weight must be a finite number >= 0"
+            f"{refusal(term.weight)}"
+        )
+    object.__setattr__(term, "weight", weight)

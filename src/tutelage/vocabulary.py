@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import DtypeError, EmptyInputError, ParameterError, VocabularyError
+from tutelage.parameters import whole
 
 Ids = Tensor | Sequence[int]
 
@@ -45,9 +46,10 @@ class VocabularyMap:
     @classmethod
     def prefix(cls, n: int) -> VocabularyMap:
         """Return the map of two vocabularies that agree on their first n ids."""
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        count = whole(n)
+        if count is None or count < 1:
             raise ParameterError(f"VocabularyMap.prefix({n!r}): the number of shared columns must be an integer >= 1")
-        return cls(torch.arange(n), torch.arange(n))
+        return cls(torch.arange(count), torch.arange(count))
 
     @property
     def is_prefix(self) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import CompatibilityError, ParameterError
+from tutelage.parameters import real, refusal
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,18 @@ def _surely_has_no_nan(x: Tensor) -> bool:
 def check_range(
     owner: Divergence, name: str, low: float, high: float, *, open_low: bool = False, open_high: bool = False
 ) -> None:
-    """Raise `ParameterError` unless the field `name` of `owner` is a number in the interval."""
+    """Raise `ParameterError` unless the field `name` of `owner` is in the interval; make a Python number of it."""
     value = getattr(owner, name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = real(value)
     inside = (
-        is_number and (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
+        number is not None
+        and math.isfinite(number)
+        and (low < number if open_low else low <= number)
+        and (number < high if open_high else number <= high)
     )
     if not inside:
         interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or math.isinf(high) else ']'}"
-        raise ParameterError(f"{type(owner).__name__}({name}={value!r}): {name} must be a finite number in {interval}")
+        raise ParameterError(
+            f"{type(owner).__name__}({name}={value!r}): {name} must be a finite number in {interval}{refusal(value)}"
+        )
+    object.__setattr__(owner, name, number)

@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 
 from tutelage.errors import ParameterError
+from tutelage.parameters import whole
 
 _MIB = 2**20
 
@@ -65,6 +66,13 @@ def keep_blocks_in_the_heap() -> None:
     torch.empty(31 * _MIB, dtype=torch.uint8)
 
 
+def _bytes(name: str, value: object) -> int:
+    count = whole(value)
+    if count is None or count < 1:
+        raise ParameterError(f"byte_budget({name}={value!r}): expected a number of bytes >= 1")
+    return count
+
+
 @contextmanager
 def byte_budget(chunk_bytes: int, block_bytes: int | None = None) -> Iterator[None]:
     """Set the bytes of logits that may exist at once, for the calls inside the `with` block.
@@ -78,10 +86,7 @@ def byte_budget(chunk_bytes: int, block_bytes: int | None = None) -> Iterator[No
     0.0
     """
     block_bytes = chunk_bytes if block_bytes is None else block_bytes
-    for name, value in (("chunk_bytes", chunk_bytes), ("block_bytes", block_bytes)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ParameterError(f"byte_budget({name}={value!r}): expected a number of bytes >= 1")
-    token = _override.set(Budget(chunk_bytes, block_bytes))
+    token = _override.set(Budget(_bytes("chunk_bytes", chunk_bytes), _bytes("block_bytes", block_bytes)))
     try:
         yield
     finally:

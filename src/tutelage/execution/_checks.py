@@ -68,9 +68,17 @@ def _check_labels(places: Tensor, active: Tensor | slice, size: int, what: str, 
     if bool(outside.any()):
         first = int(outside.nonzero()[0])
         row = first if isinstance(active, slice) else int(active[first])
+        label = int(labels[row])
         raise LabelError(
-            f"label {int(labels[row])} in row {row} {what}: expected 0 to {size - 1}; give rows without a label the "
-            "token weight 0 in the terms that need one"
+            f"label {label} in row {row} {what}: expected 0 to {size - 1}; give rows without a label the token weight "
+            "0 in the terms that need one"
+            + (
+                f". No label is ignored, {label} neither. With a module such as DistillationLoss, pass the rows that "
+                f"have a label: keep = labels != {label}; loss(student[keep], teacher[keep], labels[keep]). With "
+                f"divergence or an Objective, pass token_weights=labels != {label}"
+                if label < 0
+                else ""
+            )
         )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tutelage.distributions import Distribution, HeadStates, Logits, Mixture, check_temperature
+from tutelage.distributions import Distribution, HeadStates, Logits, Mixture, check_temperature, hint_for
 from tutelage.divergences import Divergence, ForwardKL, check_divergence
 from tutelage.errors import CompatibilityError, DtypeError, ParameterError
 from tutelage.execution._autograd import weighted_rows, weighted_sum
@@ -52,7 +52,7 @@ def divergence(
     0.7793...
     """
     check_divergence("divergence", divergence)
-    check_temperature(temperature)
+    temperature = check_temperature(temperature)
     if reduction not in ("mean", "sum", "none"):
         raise ParameterError(f"reduction={reduction!r}: expected 'mean', 'sum' or 'none'")
     student_side, teacher_side = as_student(student), as_teacher("teacher", teacher)
@@ -87,7 +87,7 @@ def as_student(student: Tensor | Distribution) -> Logits | HeadStates:
     if not isinstance(side, (Logits, HeadStates)):
         raise CompatibilityError(
             f"the student is {type(student).__name__}; expected a tensor of logits, Logits or HeadStates, so that "
-            "every outcome can get a gradient"
+            f"every outcome can get a gradient{hint_for(student)}"
         )
     return side
 
@@ -101,6 +101,7 @@ def as_teacher(name: str, teacher: Tensor | Distribution) -> Distribution:
     got = f"a tensor of {teacher.dtype}" if isinstance(teacher, Tensor) else type(teacher).__name__
     raise DtypeError(
         f"the teacher {name!r} is {got}; expected floating-point logits or a distribution (class ids: Labels(ids))"
+        f"{hint_for(teacher)}"
     )
 
 

@@ -161,6 +161,7 @@ def _check_shapes(
         raise ShapeError(
             f"the student has rows {tuple(rows)} and the teacher ({type(teacher).__name__}) "
             f"{tuple(teacher.batch_shape)}; expected the same leading dimensions on both sides"
+            f"{_hint_for_one_hot(teacher.batch_shape, student) if isinstance(teacher, Labels) else ''}"
         )
     size = teacher.vocabulary_size
     if vocabulary is not None:
@@ -185,7 +186,15 @@ def _check_shapes(
                 f"{job.divergence.kind} treats the labelled outcome apart; pass labels, int64, shape {tuple(rows)}"
             )
         if labels.shape != rows:
-            raise ShapeError(f"labels have shape {tuple(labels.shape)}; expected {tuple(rows)}, one per row")
+            raise ShapeError(
+                f"labels have shape {tuple(labels.shape)}; expected {tuple(rows)}, one per row"
+                f"{_hint_for_one_hot(labels.shape, student)}"
+            )
+
+
+def _hint_for_one_hot(shape: torch.Size, student: Logits | HeadStates) -> str:
+    is_one_hot = shape == (*student.batch_shape, student.vocabulary_size)
+    return ". Labels are class ids: of one-hot rows pass labels.argmax(-1)" if is_one_hot else ""
 
 
 def check_labels(labels: object) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import DtypeError, ParameterError, ShapeError
+from tutelage.parameters import real
 from tutelage.training._collate import collate as plain_collate
 
 
@@ -40,10 +41,10 @@ class MixingCollator:
     def __init__(
         self, collate: Callable[[Sequence[Any]], dict[str, Any]] = plain_collate, beta: float = 0.4, seed: int = 0
     ) -> None:
-        is_number = isinstance(beta, (int, float)) and not isinstance(beta, bool)
-        if not is_number or not math.isfinite(beta) or beta <= 0:
+        number = real(beta)
+        if number is None or not math.isfinite(number) or number <= 0:
             raise ParameterError(f"MixingCollator(beta={beta!r}): expected a finite number > 0; do without it for none")
-        self.collate, self.beta, self.seed = collate, float(beta), int(seed)
+        self.collate, self.beta, self.seed = collate, float(number), int(seed)
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
         batch = self.collate(rows)
