@@ -39,12 +39,19 @@ def arguments(folder, **given):
     return transformers.TrainingArguments(str(folder), **{**settings, **given})
 
 
+_OF_THE_TRAINER = (
+    "eval_dataset",
+    "data_collator",
+    "compute_metrics",
+    "processing_class",
+    "task",
+    "optimizer_cls_and_kwargs",
+    "preprocess_logits_for_metrics",
+)
+
+
 def trainer_of(folder, rows=None, student=None, teacher=None, objective=OBJECTIVE, callbacks=None, **given):
-    own = {
-        name: given.pop(name)
-        for name in ("eval_dataset", "data_collator", "compute_metrics", "processing_class", "task")
-        if name in given
-    }
+    own = {name: given.pop(name) for name in _OF_THE_TRAINER if name in given}
     trainer = DistillationTrainer(
         model=network(1, dropout=0.2) if student is None else student,
         teacher=network(2, hidden=16) if teacher is None else teacher,

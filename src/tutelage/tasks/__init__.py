@@ -9,6 +9,7 @@ from __future__ import annotations
 from tutelage.tasks._calling import batch_length, call
 from tutelage.tasks._causal_lm import CausalLM
 from tutelage.tasks._classification import Classification
+from tutelage.tasks._labels import UNLABELLED, widened
 from tutelage.tasks._masked_lm import MaskedLM
 from tutelage.tasks._packed import leak_between_documents
 from tutelage.tasks._sequence_classification import SequenceClassification
@@ -16,6 +17,7 @@ from tutelage.tasks._task import Task
 from tutelage.tasks._token_classification import TokenClassification
 
 __all__ = [
+    "UNLABELLED",
     "CausalLM",
     "Classification",
     "MaskedLM",
@@ -25,4 +27,5 @@ __all__ = [
     "batch_length",
     "call",
     "leak_between_documents",
+    "widened",
 ]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tutelage.distributions import HeadStates, Labels, Logits
 from tutelage.errors import ShapeError
-from tutelage.tasks._language import certain, inputs_of, known, labels_of, mask_of, refuse, side_of, without_last
+from tutelage.tasks._labels import known
+from tutelage.tasks._language import certain, inputs_of, mask_of, refuse, side_of, token_labels, without_last
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class CausalLM:
 
     def targets(self, batch: Mapping[str, Any]) -> tuple[Labels | None, Tensor | None]:
         """Return the labels of all tokens but the first, and 1 where there is one."""
-        labels = labels_of(batch)
+        labels = token_labels(batch)
         if labels is None:
             return None, None
         targets, there = known(labels[:, 1:])
@@ -66,7 +67,7 @@ class CausalLM:
         counts = None
         if (mask := mask_of(batch, "target_mask")) is not None:
             counts = mask[:, 1:]
-        elif (labels := labels_of(batch)) is not None:
+        elif (labels := token_labels(batch)) is not None:
             counts = known(labels[:, 1:])[1]
         elif (mask := mask_of(batch, "attention_mask")) is not None:
             counts = mask[:, 1:] * mask[:, :-1]

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from tutelage.distributions import Distribution, HeadStates, Labels, Logits
-from tutelage.errors import DtypeError
 from tutelage.tasks._calling import first_logits
+from tutelage.tasks._labels import UNLABELLED, known, labels_of
 from tutelage.tasks._language import refuse
 
 
@@ -32,7 +31,7 @@ class Classification:
     """
 
     compares_rows: ClassVar[bool] = True
-    unlabelled: ClassVar[int] = -100
+    unlabelled: ClassVar[int] = UNLABELLED
     not_inputs: ClassVar[tuple[str, ...]] = ("labels", "index")
 
     def check(self, student: Any) -> None:
@@ -58,15 +57,8 @@ class Classification:
 
     def targets(self, batch: Mapping[str, Any]) -> tuple[Labels | None, Tensor | None]:
         """Return the labels, class 0 where there is none, and a mask that is 1 where there is one."""
-        labels = batch.get("labels")
-        if labels is None:
-            return None, None
-        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
-            came = f"a tensor of {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
-            raise DtypeError(f"the labels are {came}; expected a tensor of class numbers (int64), -100 for no label")
-        known = labels != self.unlabelled
-        # Any class would do where there is no label; its row has weight 0 in every term that reads it.
-        return Labels(torch.where(known, labels, 0).long()), known.float()
+        labels = labels_of(batch)
+        return (None, None) if labels is None else known(labels, self.unlabelled)
 
     def weights(self, batch: Mapping[str, Any]) -> None:
         """Return None: each row counts once."""

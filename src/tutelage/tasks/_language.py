@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from tutelage.distributions import Distribution, HeadStates, Labels, Logits
+from tutelage.distributions import Distribution, HeadStates, Logits
 from tutelage.errors import CompatibilityError, DtypeError, ModuleError, ShapeError
 from tutelage.tasks._calling import first_logits
-
-UNLABELLED = -100
-"""The label of a token that is no target."""
+from tutelage.tasks._labels import labels_of
 
 NOT_INPUTS = ("labels", "target_mask", "index")
 """What a batch has beside the networks' inputs."""
@@ -55,23 +52,12 @@ def without_last(side: Logits | HeadStates) -> Logits | HeadStates:
     return replace(side, values=side.values[:, :-1])
 
 
-def labels_of(batch: Mapping[str, Any]) -> Tensor | None:
+def token_labels(batch: Mapping[str, Any]) -> Tensor | None:
     """Return the labels (B, L), None for a batch without them."""
-    labels = batch.get("labels")
-    if labels is None:
-        return None
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
-        came = f"a tensor of {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise DtypeError(f"the labels are {came}; expected a tensor of ids (int64), -100 where a token is no target")
-    _check_rows("labels", labels)
+    labels = labels_of(batch)
+    if labels is not None:
+        _check_rows("labels", labels)
     return labels
-
-
-def known(labels: Tensor) -> tuple[Labels, Tensor]:
-    """Return the labels, id 0 where there is none, and 1 where there is one."""
-    there = labels != UNLABELLED
-    # Any id would do where there is no label; its token has weight 0 in every term that reads it.
-    return Labels(torch.where(there, labels, 0).long()), there.float()
 
 
 def mask_of(batch: Mapping[str, Any], name: str) -> Tensor | None:

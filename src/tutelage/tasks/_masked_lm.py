@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tutelage.distributions import HeadStates, Labels, Logits
-from tutelage.tasks._language import certain, inputs_of, known, labels_of, mask_of, refuse, side_of
+from tutelage.tasks._labels import known
+from tutelage.tasks._language import certain, inputs_of, mask_of, refuse, side_of, token_labels
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class MaskedLM:
 
     def targets(self, batch: Mapping[str, Any]) -> tuple[Labels | None, Tensor | None]:
         """Return the hidden ids, and 1 where one was hidden."""
-        labels = labels_of(batch)
+        labels = token_labels(batch)
         return (None, None) if labels is None else known(labels)
 
     def weights(self, batch: Mapping[str, Any]) -> Tensor:
@@ -58,5 +59,5 @@ class MaskedLM:
         mask = mask_of(batch, "target_mask")
         if mask is not None:
             return mask
-        labels = labels_of(batch)
+        labels = token_labels(batch)
         return certain(mask_of(batch, "attention_mask")) if labels is None else known(labels)[1]

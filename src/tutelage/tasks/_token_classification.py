@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tutelage.distributions import HeadStates, Labels, Logits
-from tutelage.tasks._language import certain, inputs_of, known, labels_of, mask_of, refuse, side_of
+from tutelage.tasks._labels import known
+from tutelage.tasks._language import certain, inputs_of, mask_of, refuse, side_of, token_labels
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class TokenClassification:
 
     def targets(self, batch: Mapping[str, Any]) -> tuple[Labels | None, Tensor | None]:
         """Return the classes, and 1 where a token has one."""
-        labels = labels_of(batch)
+        labels = token_labels(batch)
         return (None, None) if labels is None else known(labels)
 
     def weights(self, batch: Mapping[str, Any]) -> Tensor:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from transformers import TrainingArguments
 
 from tutelage.errors import ParameterError
 from tutelage.training._sharding import check_asked_for
+
+
+def check_given(model: Any, model_init: Any, compute_loss_func: Any) -> None:
+    """Raise `ParameterError` unless there is one student, and one loss."""
+    if (model is None) == (model_init is None):
+        came = "neither" if model is None else "both"
+        raise ParameterError(
+            f"{came} of model and model_init came; expected one: the student, or a function that returns a new one"
+        )
+    if compute_loss_func is not None:
+        raise ParameterError(
+            "compute_loss_func was given, and the objective is the loss; expected one of them: write it as a "
+            "divergence of a Term, or use transformers.Trainer"
+        )
 
 
 def checked_arguments(args: TrainingArguments | None) -> TrainingArguments:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tutelage.errors import DtypeError, ParameterError, ShapeError
 from tutelage.parameters import real
+from tutelage.tasks import UNLABELLED, widened
 from tutelage.training._collate import collate as plain_collate
 
 
@@ -66,7 +67,8 @@ class MixingCollator:
 
     def _extended(self, name: str, value: Any, shares: Tensor, partners: Tensor) -> Any:
         if name in ("labels", "index"):
-            nothing = -100 if name == "labels" else -1
+            nothing = UNLABELLED if name == "labels" else -1
+            value = widened(value)
             return torch.cat([value, torch.full_like(value, nothing)])
         if not isinstance(value, Tensor) or not value.is_floating_point():
             came = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import DataError
+from tutelage.tasks import UNLABELLED, widened
 
-_UNLABELLED = -100
-_FILLINGS = {"labels": _UNLABELLED}  # all else is filled with 0, and "input_ids" with the padding token
+_FILLINGS = {"labels": UNLABELLED}  # all else is filled with 0, and "input_ids" with the padding token
 _SHORTEST = 2
 """Of two tokens the first predicts the second; a batch of less has nothing that a causal model could learn."""
 
@@ -107,5 +107,8 @@ def _numbers(name: str, value: Any) -> Tensor:
             f"a row has {type(value).__name__} as {name!r}, which is no tensor of numbers; expected only what the "
             "networks are called with, labels and masks: remove the column from the data set"
         ) from None
+    if name == "labels" and not tensor.is_floating_point() and tensor.dtype != torch.bool:
+        # Beside -100, which stands where there is none.
+        return widened(tensor)
     # A mask stays whole numbers: not all collectives know of bool.
     return tensor.long() if tensor.dtype == torch.bool else tensor

@@ -8,6 +8,7 @@ evaluation (means over rows and not over batches), and what would be silently wr
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,10 +25,11 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput, TrainOutput
 
 from tutelage.errors import CompatibilityError, InfiniteDivergenceError, InputError, NonFiniteError, ParameterError
+from tutelage.model import DistillationModel
 from tutelage.models import HeadModel
 from tutelage.objective import Objective
 from tutelage.tasks import Task, batch_length
-from tutelage.training._arguments import checked_arguments
+from tutelage.training._arguments import check_given, checked_arguments
 from tutelage.training._callbacks import Interruptible
 from tutelage.training._checkpoints import is_complete, last_checkpoint
 from tutelage.training._collate import collate
@@ -48,8 +50,10 @@ _log = logging.getLogger(__name__)
 class DistillationTrainer(transformers.Trainer):
     """Trains a student by an objective, with everything that `transformers.Trainer` does.
 
-    model: the student, any `nn.Module`, or a `DistillationModel` that has everything; teacher: a module, or {name:
-    module}, or None; objective, task, vocabulary: as for `DistillationModel`; everything else: as for the Trainer.
+    model: the student, any `nn.Module`, or a `DistillationModel` that has everything; model_init: a function that
+    returns one of these, called anew for each training, in place of model; teacher: a module, or {name: module}, or
+    None; objective, task, vocabulary: as for `DistillationModel`; everything else: as for the Trainer, but
+    compute_loss_func, which the objective takes the place of.
     Rows are mappings ("labels" missing or -100 where there is none) or pairs (input, label); with a tokenizer as
     processing_class, mappings with "input_ids", padded to the longest of a batch.
 
@@ -60,8 +64,8 @@ class DistillationTrainer(transformers.Trainer):
     log has "loss" and each term in its own unit (nats, before weight and T²), as means over the steps since the last
     line; an evaluation has them over its rows, with "eval_accuracy", "eval_agreement" and "eval_kl" (nats at T = 1)
     to the teacher. A run that is stopped and resumed logs the same numbers and ends at the same weights. `save_model`
-    saves the student alone; a checkpoint has the projectors too. With several processes the last step of an epoch may
-    see rows twice, unless the batches divide the data set.
+    saves the student alone; a checkpoint has the projectors too. With several processes the rows that accelerate
+    repeats to fill the last batches of an epoch do not count, in training or evaluation.
 
     Errors: `ParameterError` for arguments that would change the objective, `NonFiniteError` for a loss that is not
     finite, and those of `DistillationModel`.
@@ -87,7 +91,7 @@ class DistillationTrainer(transformers.Trainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None = None,
         teacher: Teachers = None,
         objective: Objective | None = None,
         args: TrainingArguments | None = None,
@@ -100,29 +104,49 @@ class DistillationTrainer(transformers.Trainer):
         optimizers: tuple[Any, Any] = (None, None),
         task: Task | None = None,
         vocabulary: VocabularyMap | None = None,
+        model_init: Callable[..., Any] | None = None,
+        compute_loss_func: None = None,
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        self.distillation = as_model(model, teacher, objective, task, vocabulary)
-        clash = sorted(reserved_names(self.distillation) & set(self.distillation.objective.terms))
-        if clash:
-            raise ParameterError(f"the terms {clash} have names that the log has another use for; expected other names")
-        if data_collator is None:
-            data_collator = self._collator_for(processing_class)
+        check_given(model, model_init, compute_loss_func)
+        # What a student is made into a model with, again where model_init gives another one.
+        self._made_with = teacher, objective, task, vocabulary
+        if model is not None:
+            model = self._take(model, objective)
         super().__init__(
-            model=self.distillation,
+            model=model,
             args=checked_arguments(args),
             data_collator=data_collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
+            model_init=model_init,
             compute_metrics=compute_metrics,
             callbacks=callbacks,
             optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        if data_collator is None and (collator := self._collator_for(processing_class)) is not None:
+            self.data_collator = collator
         self.label_names = ["labels"]
         self._window = self._new_window()
         self._evaluation = Evaluation(self.distillation)
         self._step_seen = -1
         self._for_a_checkpoint = False
+
+    def _take(self, model: nn.Module, objective: Objective | None) -> DistillationModel:
+        teacher, _, task, vocabulary = self._made_with
+        self.distillation = as_model(model, teacher, objective, task, vocabulary)
+        clash = sorted(reserved_names(self.distillation) & set(self.distillation.objective.terms))
+        if clash:
+            raise ParameterError(f"the terms {clash} have names that the log has another use for; expected other names")
+        return self.distillation
+
+    def call_model_init(self, trial: Any = None) -> DistillationModel:
+        """Return a new student, with projectors as they were before any training, as the model to train."""
+        return self._take(super().call_model_init(trial), copy.deepcopy(self._made_with[1]))
 
     @property
     def interrupted(self) -> bool:
