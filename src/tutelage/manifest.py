@@ -180,16 +180,21 @@ def read_manifest(folder: str | os.PathLike[str], what: str = "the folder") -> M
     return Manifest(files, about)
 
 
-def verify(folder: str | os.PathLike[str], what: str = "the folder") -> Manifest:
+def verify(
+    folder: str | os.PathLike[str], what: str = "the folder", only: Callable[[str], bool] | None = None
+) -> Manifest:
     """Check each file that a folder's manifest names, and return the manifest.
 
-    what: how messages call the folder. Errors: `DamagedDataError`, which names the file and what is wrong with it.
+    what: how messages call the folder; only: which names are checked, if not all.
+    Errors: `DamagedDataError`, which names the file and what is wrong with it.
     """
     finish_swap(folder)
     place = Path(folder)
     manifest = read_manifest(place, what)
     inside = place.resolve()
     for name, (length, crc) in manifest.files.items():
+        if only is not None and not only(name):
+            continue
         path = place / name
         with _opened(path, what) as file:
             if not path.resolve().is_relative_to(inside):

@@ -1,6 +1,7 @@
 """Networks: what a recipe names is what is made, and what is saved is what comes back."""
 
 import json
+import re
 import sys
 import types
 
@@ -111,7 +112,7 @@ def test_what_is_saved_comes_back(saved):
     assert torch.equal(back(x), module(x))
     assert read_card(folder).classes == CLASSES
     assert sorted(entry.name for entry in folder.parent.iterdir()) == ["model"]
-    assert sorted(entry.name for entry in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["manifest.json", "model.json", "model.safetensors"]
     # Saving again takes its place.
     save_model(build_model(SPEC, (1, 4, 2), 3), SPEC, folder, shape=(1, 4, 2), classes=CLASSES)
     assert not torch.equal(load_model(folder)(x), module(x))
@@ -146,6 +147,10 @@ def test_folders_that_are_damaged_or_none(saved, tmp_path, refused):
     file, card = folder / "model.safetensors", folder / "model.json"
     whole = file.read_bytes()
     file.write_bytes(whole[:-3])
+    with refused(DamagedDataError, "model.safetensors is cut off", "copy it again"):
+        load_model(folder)
+    # As versions of tutelage before there was a manifest have saved it.
+    (folder / "manifest.json").unlink()
     with refused(DamagedDataError, "model.safetensors", "cannot be read"):
         load_model(folder)
     file.write_bytes(whole)
@@ -198,3 +203,69 @@ def test_a_network_from_timm(monkeypatch, tmp_path, refused):
         build_model({"timm": "resnet19"}, (3, 8, 8), 4)
     with refused(ModelError, "takes images", "use an mlp"):
         build_model({"timm": "resnet18"}, (5,), 4)
+
+
+# --- what was written is what is read --------------------------------------------------------------------------------
+
+
+def damages(data):
+    """Return contents that are not what was written, by the kind of damage; None for a file that is gone."""
+    middle = len(data) // 2
+    return {
+        "a bit": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+        "cut": data[: len(data) // 2],
+        "empty": b"",
+        "zeros": bytes(len(data)),
+        "longer": data + b"\0",
+        "gone": None,
+    }
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "manifest.json"])
+def test_every_damage_to_a_saved_model_is_noticed(saved, refused, name):
+    _, folder = saved
+    file = folder / name
+    whole = file.read_bytes()
+    for damage, content in damages(whole).items():
+        if content is None and name == "manifest.json":
+            continue  # a model that an earlier version saved has none
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        with refused(DamagedDataError, re.escape(name), "copy it again.*remove"):
+            load_model(folder)
+        if name == "model.safetensors":
+            with refused(DamagedDataError, re.escape(name), "copy it again"):
+                load_weights(build_model(SPEC, (1, 4, 2), 3), folder) if damage != "gone" else load_model(folder)
+        file.write_bytes(whole)
+    (folder / "README.md").write_text("A card that somebody wrote.")
+    load_model(folder)
+
+
+def test_files_that_can_run_code_are_not_damaged_but_refused(saved, tmp_path, refused):
+    module, _ = saved
+    for name in ("model.pth", "weights.safetensors"):
+        torch.save(module.state_dict(), tmp_path / name)
+        with refused(ModelError, f"{name} is not in the format of safetensors", "save_file"):
+            load_weights(build_model(SPEC, (1, 4, 2), 3), tmp_path / name)
+    # A header of 640 bytes begins as a pickle does.
+    save_file(module.state_dict(), tmp_path / "like.safetensors", metadata={"note": ""})
+    short = int.from_bytes((tmp_path / "like.safetensors").read_bytes()[:8], "little")
+    save_file(module.state_dict(), tmp_path / "like.safetensors", metadata={"note": "x" * (0x0480 - short)})
+    assert (tmp_path / "like.safetensors").read_bytes()[:2] == b"\x80\x04"
+    load_weights(build_model(SPEC, (1, 4, 2), 3), tmp_path / "like.safetensors")
+
+
+def test_a_checkpoint_of_timm(tmp_path, refused):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 2)
+            self.register_buffer("mean", torch.zeros(3))
+
+    save_file(Net().net.state_dict(), tmp_path / "model.safetensors")
+    with refused(ModelError, "timm's network alone", "pretrained: true.*DistillationTrainer"):
+        load_weights(Net(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 2}))
+    with refused(ModelError, r"holds no model.json.*checkpoint of timm", r"`timm: resnet18`.*DistillationTrainer"):
+        load_model(tmp_path)

@@ -33,7 +33,17 @@ def texts(tmp_path_factory):
         (["task=classification"], "student", "a model of texts, and the task is classification"),
         (["student.bert.heads=3"], "student.bert.heads", "divide hidden=8"),
         (["training.mix=0.5"], "training.mix", "cannot be mixed"),
-        (["~data.tokenizer"], "student", "brings no tokenizer"),
+        (["~data.tokenizer"], "student", "brings no tokenizer; give one: `tokenizer: {train: 2048}`"),
+        (
+            ["~data.tokenizer", "~teacher", "teacher={model: /a/teacher}"],
+            "student",
+            "`tokenizer: {model: /a/teacher}` in `data`, that of the teacher",
+        ),
+        (
+            ["~data.tokenizer", "~teacher", "teacher={model: owner/teacher, revision: v1}"],
+            "student",
+            "`tokenizer: {model: owner/teacher, revision: v1}` in `data`",
+        ),
     ],
 )
 def test_what_the_schema_refuses(texts, overrides, place, words):

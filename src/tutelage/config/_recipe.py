@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from tutelage.config._data import DataSpec
-from tutelage.config._models import AnyModel, BertModel, LlamaModel, has_weights
+from tutelage.config._models import AnyModel, BertModel, LlamaModel, SavedModel, has_weights
 from tutelage.config._spec import Spec, refusal, refuse
 from tutelage.config._tasks import TASKS_OF_TEXTS, TaskName, check_model, data_for
 from tutelage.config._terms import AnyTerm
@@ -70,7 +70,7 @@ class Recipe(Spec):
     def _knows_its_tokens(cls, student: AnyModel, info: ValidationInfo) -> AnyModel:
         data = info.data.get("data")
         if isinstance(data, TextsSpec) and data.tokenizer is None and isinstance(student, (LlamaModel, BertModel)):
-            raise refusal("the student brings no tokenizer; give one, such as `tokenizer: {train: 2048}` in `data`")
+            raise refusal(f"the student brings no tokenizer; give one: {_tokenizer_for(info.data.get('teacher'))}")
         return student
 
     @field_validator("objective")
@@ -104,6 +104,14 @@ class Recipe(Spec):
         if baseline and "teacher" in info.data and info.data["teacher"] is None:
             raise refusal("the baseline is the student without its teacher, and the recipe has none; remove `baseline`")
         return baseline
+
+
+def _tokenizer_for(teacher: AnyModel | None) -> str:
+    """Return the setting of the data that gives a student without a tokenizer one that its teacher shares."""
+    if not isinstance(teacher, SavedModel):
+        return "`tokenizer: {train: 2048}` in `data`"
+    revision = "" if teacher.revision is None else f", revision: {teacher.revision}"
+    return f"`tokenizer: {{model: {teacher.model}{revision}}}` in `data`, that of the teacher"
 
 
 def _wrong_name(name: str) -> str | None:

@@ -53,6 +53,16 @@ def tokenizer_of(spec: ModelSpec, default: Any) -> Any:
     return default
 
 
+def tokenizer_of_teacher(recipe: Recipe) -> str:
+    """Return how to take the teacher's tokenizer where one is trained for a student without; nothing elsewhere."""
+    data, teacher = recipe.data, recipe.teacher
+    trained = isinstance(data, TextsSpec) and data.tokenizer is not None and data.tokenizer.train is not None
+    if not trained or not isinstance(teacher, SavedModel):
+        return ""
+    own = f"`tokenizer: {{model: {teacher.model}}}`"
+    return f". One that is trained on the data is not the teacher's: use {own} in `data`"
+
+
 def _model(recipe: Recipe, role: Role, spec: ModelSpec, tokenizer: Any, classes: Sequence[str]) -> Any:
     auto = auto_of(recipe)
     if isinstance(spec, SavedModel):

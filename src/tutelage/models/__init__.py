@@ -10,7 +10,7 @@ from tutelage.models._heads import FAMILIES, HeadParts, find_head, head_name, is
 from tutelage.models._hub import load_pretrained
 from tutelage.models._lora import add_lora
 from tutelage.models._mlp import ACTIVATIONS, MLP, Standardised
-from tutelage.models._tokenizers import TokenizerMatch, align, compare_tokenizers, load_tokenizer
+from tutelage.models._tokenizers import TokenizerMatch, align, compare_tokenizers, load_tokenizer, named_panics
 
 __all__ = [
     "ACTIVATIONS",
@@ -35,6 +35,7 @@ __all__ = [
     "load_pretrained",
     "load_tokenizer",
     "load_weights",
+    "named_panics",
     "parameter_count",
     "read_card",
     "save_model",

@@ -24,7 +24,7 @@ def saved_classes(model: str | os.PathLike[str], *, revision: str | None = None)
     if not (snapshot.folder / CONFIG).is_file():
         raise ModelError(f"{snapshot.name} holds no {CONFIG}; expected a model that transformers saved")
     settings = snapshot.json(CONFIG)
-    snapshot.refuse_code(CONFIG)
+    snapshot.check_settings(CONFIG)
     if not any("Classification" in str(name) for name in settings.get("architectures") or ()):
         return None
     try:

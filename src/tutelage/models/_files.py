@@ -6,8 +6,6 @@ Nothing is unpickled and no code is run from such a folder: the card names one o
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tutelage.errors import DamagedDataError, ModelError
+from tutelage.manifest import staged, write_by
 from tutelage.models._build import build_model
+from tutelage.models._check import check_saved
 from tutelage.models._mlp import Standardised
+from tutelage.models._snapshot import CONFIG, how_to_convert, is_pickle
 from tutelage.run_folder import read_json, write_json
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -48,17 +49,9 @@ def save_model(
         wanted = build_model(_without_download(card["model"]), shape, len(classes))
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     _check_fit(weights, wanted, "the network to be saved")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        save_file(weights, part / WEIGHTS)
-        write_json(part / CARD, card)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with staged(folder) as staging:
+        write_by(staging / WEIGHTS, lambda path: save_file(weights, path))
+        write_json(staging / CARD, card)
 
 
 def load_model(folder: str | Path) -> Standardised:
@@ -67,6 +60,7 @@ def load_model(folder: str | Path) -> Standardised:
     Errors: `ModelError` if the folder holds none, `DamagedDataError` if a file in it is not what was written.
     """
     place = Path(folder)
+    check_saved(place)
     card = read_card(place)
     with torch.random.fork_rng(devices=[]):
         module = build_model(card.model, card.shape, len(card.classes))
@@ -79,6 +73,7 @@ def read_card(folder: Path) -> ModelCard:
     if not (folder / CARD).is_file():
         raise ModelError(
             f"{folder} holds no {CARD}; expected the folder of a model, such as seed-0/student/model of a run"
+            + _of_timm(folder)
         )
     raw = read_json(folder / CARD, keys=("format", "model", "shape", "classes"))
     if raw["format"] != FORMAT:
@@ -96,6 +91,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise ModelError(f"{file} is not there; expected weights as safetensors, or the folder of a model")
+    if is_pickle(file):
+        raise ModelError(f"{file} is not in the format of safetensors; {how_to_convert(file)}")
+    check_saved(file.parent, lambda name: name == file.name)
     try:
         weights = load_file(file)
     except (SafetensorError, OSError) as error:
@@ -107,6 +105,12 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def _check_fit(weights: Mapping[str, Tensor], module: nn.Module, place: str) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if found and {f"net.{name}" for name in found} <= set(wanted):
+        raise ModelError(
+            f"{place} has the weights of timm's network alone, without the mean and spread by which tutelage "
+            "standardises inputs; expected weights that tutelage saved: use `pretrained: true` where timm publishes "
+            "them, or load them with timm.create_model and pass the network to DistillationTrainer"
+        )
     for name, shape in wanted.items():
         if name not in found:
             raise ModelError(f"{place} has no weights for {name!r}; it has {sorted(found)[:8]}: another architecture?")
@@ -118,6 +122,18 @@ def _check_fit(weights: Mapping[str, Tensor], module: nn.Module, place: str) -> 
     extra = sorted(set(found) - set(wanted))
     if extra:
         raise ModelError(f"{place} has weights for {extra[:8]}, which the network lacks: another architecture?")
+
+
+def _of_timm(folder: Path) -> str:
+    """Return what to do with a folder in the layout of timm; nothing for others."""
+    try:
+        name = json.loads((folder / CONFIG).read_bytes())["architecture"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return ""
+    return (
+        f". This is a checkpoint of timm: use `timm: {name}` with `pretrained: true` where timm publishes it, or load "
+        f"it with timm.create_model({str(name)!r}, checkpoint_path=...) and pass the network to DistillationTrainer"
+    )
 
 
 def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from tutelage.errors import MissingPackageError, ModelError, ParameterError
 from tutelage.models._optional import optional
-from tutelage.models._snapshot import CONFIG, WEIGHT_FILES, Snapshot, check_weights, fetch
+from tutelage.models._snapshot import CONFIG, GENERATION, WEIGHT_FILES, Snapshot, check_weights, fetch
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def load_pretrained(
     quantized = _quantized(transformers, quantize, dtype, place)
     snapshot = fetch(model, revision, WEIGHT_FILES)
     settings = snapshot.json(CONFIG)
-    snapshot.refuse_code(CONFIG)
+    for file in (CONFIG, GENERATION):
+        snapshot.check_settings(file)
     if "transformers_weights" in settings:
         raise ModelError(
             f"{snapshot.name}: {CONFIG} names weights of its own ({settings['transformers_weights']!r}); expected "

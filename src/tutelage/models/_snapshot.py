@@ -11,17 +11,21 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from tutelage.errors import DamagedDataError, ModelError
+from tutelage.models._check import check_saved
+from tutelage.models._configuration import code_named, size_beyond_reason
 from tutelage.models._optional import optional
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-WEIGHT_FILES = (CONFIG, "generation_config.json", WEIGHTS, "model-*-of-*.safetensors", INDEX)
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+GENERATION = "generation_config.json"
+WEIGHT_FILES = (CONFIG, GENERATION, WEIGHTS, "model-*-of-*.safetensors", INDEX)
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".tar")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Snapshot:
             raise ModelError(f"{self.name} holds no {file}; expected a model in the layout of transformers")
         try:
             found = json.loads(path.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedDataError(
                 f"{path} is not JSON ({error}); expected it as it was saved: fetch it again"
             ) from error
@@ -49,18 +53,25 @@ class Snapshot:
             raise DamagedDataError(f"{path} holds a {type(found).__name__}; expected an object: fetch it again")
         return found
 
-    def refuse_code(self, file: str, *classes: str) -> None:
-        """Raise `ModelError` if a file asks for code of the repository, for one of the classes or for any."""
+    def check_settings(self, file: str, *classes: str) -> None:
+        """Raise `ModelError` if a JSON file names code that is not transformers', or sizes that no model has.
+
+        classes: the classes of transformers that will be loaded; without them, code for any is refused.
+        """
         if not (self.folder / file).is_file():
             return
-        code = self.json(file).get("auto_map")
-        if code and (not classes or not isinstance(code, dict) or set(classes) & set(code)):
-            named = ", ".join(sorted(map(str, code))) if isinstance(code, dict) else code
+        settings = self.json(file)
+        code = code_named(settings, *classes)
+        if code is not None:
+            key, named = code
             raise ModelError(
-                f"{self.name} comes with code of its own ('auto_map' in {file}: {named}), which is never run here; "
-                "expected an architecture that transformers has itself: choose such a model, or load this one yourself "
-                "and pass the network"
+                f"{self.name} comes with code of its own ({key!r} in {file}: {named}), which is never run here; "
+                "expected an architecture and implementations that transformers has itself: choose such a model, "
+                "remove the entry, or load this one yourself and pass the network"
             )
+        size = size_beyond_reason(settings)
+        if size is not None:
+            raise ModelError(f"{self.name}: in {file}, {size}")
 
 
 def fetch(model: str | os.PathLike[str], revision: str | None, files: Sequence[str]) -> Snapshot:
@@ -73,7 +84,12 @@ def fetch(model: str | os.PathLike[str], revision: str | None, files: Sequence[s
     if folder.is_dir():
         if revision is not None:
             raise ModelError(f"{model} is a folder and came with revision={revision!r}; expected none: it has but one")
+        _check_plain(folder, files)
+        check_saved(folder, lambda name: any(fnmatch(name, pattern) for pattern in files))
         return Snapshot(str(model), folder, None)
+    if folder.exists():
+        hint = f". {how_to_convert(folder)}" if is_pickle(folder) else ""
+        raise ModelError(f"{model} is a file; expected the folder of a model, or the name of a repository{hint}")
     name = str(model)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise ModelError(f"{name} is no folder; expected one, or the name of a repository such as 'owner/model'")
@@ -135,6 +151,32 @@ def check_weights(snapshot: Snapshot) -> None:
             )
 
 
+def is_pickle(file: Path) -> bool:
+    """Return whether a file holds weights in a format that can run code when it is read, by its name or first bytes."""
+    if file.suffix in PICKLES:
+        return True
+    with suppress(OSError), file.open("rb") as opened:
+        begin = opened.read(9)
+        # A safetensors file begins with the length of its header, which may look like either, and then the header.
+        return begin.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")) and begin[8:] != b"{"
+    return False
+
+
+def how_to_convert(file: Path) -> str:
+    """Return what to do with a file of weights that is never loaded."""
+    return (
+        f"{file.name} can run code when it is read, so it is never loaded here: load it with torch.load where you "
+        "trust it, and save the weights by model.save_pretrained(folder) or safetensors.torch.save_file(weights, file)"
+    )
+
+
+def _check_plain(folder: Path, patterns: Sequence[str]) -> None:
+    """Raise `ModelError` if one of the files is a pipe or a device: whoever reads it would wait forever."""
+    for entry in folder.iterdir():
+        if any(fnmatch(entry.name, pattern) for pattern in patterns) and entry.exists() and not entry.is_file():
+            raise ModelError(f"{entry} is no plain file; expected one, as it was saved")
+
+
 def _names(path: Path) -> set[str]:
     try:
         with safe_open(path, "pt") as file:
@@ -153,7 +195,7 @@ def _pickles(snapshot: Snapshot) -> list[str]:
         with suppress(Exception):
             hub = optional("huggingface_hub", "", "")
             names = list(hub.list_repo_files(snapshot.name, revision=snapshot.commit))
-    return sorted(name for name in names if name.endswith(_PICKLES))[:4]
+    return sorted(name for name in names if name.endswith(PICKLES))[:4]
 
 
 def _first_line(error: BaseException) -> str:

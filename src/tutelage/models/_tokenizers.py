@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -52,14 +53,17 @@ def load_tokenizer(model: str | os.PathLike[str], *, revision: str | None = None
             f"{snapshot.name} holds no tokenizer (none of {', '.join(_VOCABULARIES)}); expected one beside the model, "
             "as tokenizer.save_pretrained writes it"
         )
-    snapshot.refuse_code(CONFIG, "AutoTokenizer")
-    snapshot.refuse_code(_CONFIG)
+    snapshot.check_settings(CONFIG, "AutoTokenizer")
+    snapshot.check_settings(_CONFIG)
     if (snapshot.folder / "tokenizer.json").is_file():
         snapshot.json("tokenizer.json")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            snapshot.folder, local_files_only=True, trust_remote_code=False
-        )
+        with named_panics(f"the tokenizer of {snapshot.name}"):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                snapshot.folder, local_files_only=True, trust_remote_code=False
+            )
+    except ModelError:
+        raise
     except Exception as error:  # the tokenizers library raises that itself
         raise ModelError(
             f"the tokenizer of {snapshot.name} cannot be loaded ({type(error).__name__}: {error}); expected one that "
@@ -80,6 +84,22 @@ def load_tokenizer(model: str | os.PathLike[str], *, revision: str | None = None
     return tokenizer
 
 
+@contextlib.contextmanager
+def named_panics(tokenizer: str = "the tokenizer") -> Iterator[None]:
+    """Turn a panic of the tokenizers library, which is no `Exception`, into a `ModelError`."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(
+            f"{tokenizer} failed ({str(error).strip()}); expected one that can split any text: often a regular "
+            "expression in its tokenizer.json takes too long on a text without spaces. Use another tokenizer, or mend "
+            "the expression"
+        ) from error
+
+
+@named_panics()
 def compare_tokenizers(student: Any, teacher: Any) -> TokenizerMatch:
     """Return what two tokenizers have in common, by the tokens of all their ids and by what they make of texts.
 

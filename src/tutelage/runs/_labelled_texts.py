@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tutelage.config import Recipe
 from tutelage.config.build import Role, at
 from tutelage.config.build_labelled import labelled_texts_of
-from tutelage.config.build_transformers import tokenizer_of, transformer_of
+from tutelage.config.build_transformers import tokenizer_of, tokenizer_of_teacher, transformer_of
 from tutelage.data import TextRows
 from tutelage.errors import ModelError
 from tutelage.models import compare_tokenizers, load_pretrained, parameter_count
@@ -69,8 +69,9 @@ class LabelledTexts(OfTransformers, Classification):
         ):
             if network is None or spec is None:
                 continue
+            hint = tokenizer_of_teacher(self.recipe) if role == "teacher" else ""
             with at(role):
-                _check_reads(role, network, tokenizer_of(spec, self.tokenizer), self.tokenizer)
+                _check_reads(role, network, tokenizer_of(spec, self.tokenizer), self.tokenizer, hint)
         return None
 
     def collator(self, arm: str, seed: int, *networks: nn.Module | None) -> TokenCollator:
@@ -122,13 +123,16 @@ class LabelledTexts(OfTransformers, Classification):
         return torch.cat(found)
 
 
-def _check_reads(role: str, network: nn.Module, own: Any, tokenizer: Any) -> None:
-    """Raise `ModelError` unless a model means by each id what the tokenizer of the data does, and knows all of them."""
+def _check_reads(role: str, network: nn.Module, own: Any, tokenizer: Any, hint: str) -> None:
+    """Raise `ModelError` unless a model means by each id what the tokenizer of the data does, and knows all of them.
+
+    hint: what to do about another tokenizer.
+    """
     match = compare_tokenizers(own, tokenizer)
     if not match.same:
         raise ModelError(
             f"the {role}'s tokenizer is not the one that makes tokens of the data, of {match.shared} of whose ids it "
-            f"has the same: {match.differences[0]}; expected the same for data, teacher and student"
+            f"has the same: {match.differences[0]}; expected the same for data, teacher and student{hint}"
         )
     ask: Any = getattr(network, "get_input_embeddings", None)
     embeddings = None if ask is None else ask()

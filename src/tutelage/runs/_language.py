@@ -13,9 +13,9 @@ from torch import nn
 from tutelage.config import Recipe, SavedModel, TextsSpec
 from tutelage.config.build import Role, at
 from tutelage.config.build_language import texts_of
-from tutelage.config.build_transformers import auto_of, tokenizer_of, transformer_of
+from tutelage.config.build_transformers import auto_of, tokenizer_of, tokenizer_of_teacher, transformer_of
 from tutelage.data import CausalCollator, MaskedCollator, TokenRows
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, VocabularyError
 from tutelage.models import align, compare_tokenizers, language_model, load_pretrained, vocabulary_width
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER, ArmFolder, RunFolder, read_json, write_json
 from tutelage.runs._cache import kept_tokenizer
@@ -97,7 +97,10 @@ class Language(OfTransformers):
             return None
         with at("teacher"):
             theirs = tokenizer_of(recipe.teacher, self.tokenizer)
-            shared, sentence = align(mine, theirs, width, _width(teacher))
+            try:
+                shared, sentence = align(mine, theirs, width, _width(teacher))
+            except VocabularyError as error:
+                raise VocabularyError(f"{error}{tokenizer_of_teacher(recipe)}") from error
         if isinstance(recipe.student, SavedModel) or isinstance(recipe.teacher, SavedModel):
             _log.warning("%s", sentence)
         return shared

@@ -12,6 +12,7 @@ from torch import nn
 
 from tutelage.config import Recipe, TextsSpec
 from tutelage.config.build import Role
+from tutelage.models import named_panics
 from tutelage.run_folder import ArmFolder, RunFolder
 from tutelage.tasks import Task
 from tutelage.vocabulary import VocabularyMap
@@ -86,6 +87,7 @@ class Subject(Protocol):
         """Write what compares the networks of a run, once all are there."""
 
 
+@named_panics()
 def subject_of(recipe: Recipe) -> Subject:
     """Return what a recipe is about, its data read. Errors: those of `tutelage.data`, `RecipeError`."""
     if recipe.task == "sequence_classification":
