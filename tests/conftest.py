@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from contextlib import contextmanager
 
@@ -20,6 +21,12 @@ hypothesis.settings.load_profile("tutelage")
 torch.set_num_threads(1)
 # The laws live beside the test that runs them; their assertions are to be as talkative as those of a test.
 pytest.register_assert_rewrite("laws.values", "laws.rows", "laws.gradients", "laws.vocabularies")
+
+
+def pytest_collection_finish():
+    """Spare garbage collections what was imported, which stays: a trainer collects at its end, for half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
