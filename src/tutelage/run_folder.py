@@ -220,6 +220,8 @@ def read_arrays(path: Path, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
 
 
 def _read_text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise DamagedDataError(f"{path} is no regular file; it belongs to the folder of the run")
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

@@ -24,7 +24,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz_:{}[]#&*!|>'\"%@`,-? \t\n\x00\x7f\u2028é"
 
 # What the shipped recipes do not use.
 OTHER = """\
-data: {table: rows.csv, target: kind, features: [a, b], test: held.npz, omit: [x, 3]}
+data: {table: rows.csv, target: kind, features: [a, b], test: held.npz, omit: [x, 3], missing: [-1, NA]}
 teacher:
   model: saved/model
 student:

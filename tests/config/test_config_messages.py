@@ -139,7 +139,7 @@ MISTAKES = [
         "{table: rows.txt, target: y}",
         1,
         "data.table",
-        "expected a file that ends in .csv, .parquet or .npz, got rows.txt",
+        "expected a file that ends in .csv, .tsv, .parquet or .npz, got rows.txt",
     ),
     (
         "{source: digits, labeled: 100}",

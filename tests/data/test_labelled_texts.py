@@ -62,7 +62,7 @@ def test_labels_of_all_kinds(encoder, tmp_path):
     numbers = [{"text": f"while {i}", "label": label} for i, label in enumerate([10, 2, 2.0, float("nan"), 9])]
     assert class_names(numbers) == ("2", "9", "10")
     assert labelled_texts(numbers, numbers[:1], encoder, 16).train.labels.tolist() == [2, 0, 0, -100, 1]
-    assert class_names([{"label": True}, {"label": False}]) == ("false", "true")
+    assert class_names([{"label": True}, {"label": False}]) == ("False", "True")
     # Whole numbers beside a gap come out of a Parquet file as floats.
     parquet.write_table(pa.table({"text": ["a", "b", "c"], "label": [1, None, 0]}), tmp_path / "rows.parquet")
     assert class_names(read_rows(tmp_path / "rows.parquet")) == ("0", "1")
@@ -141,7 +141,7 @@ def test_bad_rows_are_named(encoder, refused):
         labelled_texts(rows[:1], rows[:1], encoder, 16)
     with refused(DataError, "no training row has a label", "expected some"):
         labelled_texts([{"text": "a", "label": None}], rows, encoder, 16, classes=("even", "odd"))
-    with refused(DataError, "int as 'text_pair'", "expected text"):
+    with refused(DataError, "'text_pair' is int", "expected text"):
         labelled_texts([{**rows[0], "text_pair": 3}], rows, encoder, 16)
     with refused(ParameterError, "length=2", "room for a text beside 2 marks"):
         labelled_texts(rows, rows, encoder, 2)

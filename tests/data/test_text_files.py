@@ -34,10 +34,11 @@ def test_folders_and_patterns_come_in_the_order_of_names(tmp_path):
     for name in ("b.txt", "a/z.md", "a/c.txt", ".hidden/x.txt", ".x.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    (tmp_path / "c.jsonl").write_text('{"prompt": "p", "completion": "c"}')
-    texts = [{"text": "a/c.txt"}, {"text": "a/z.md"}, {"text": "b.txt"}, {"prompt": "p", "completion": "c"}]
+    texts = [{"text": "a/c.txt"}, {"text": "a/z.md"}, {"text": "b.txt"}]
     assert read_rows(tmp_path) == texts
+    (tmp_path / "c.jsonl").write_text('{"prompt": "p", "completion": "c"}')
     assert read_rows(f"{tmp_path}/**/*.txt") == [texts[0], texts[2]]
+    assert read_rows(f"{tmp_path}/*.*") == [texts[2], {"prompt": "p", "completion": "c"}]
 
 
 @pytest.mark.parametrize(

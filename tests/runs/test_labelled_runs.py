@@ -272,6 +272,8 @@ def test_models_of_other_tokens_are_refused(done, texts, cached, tmp_path):
         (["data.mask=0.2"], "data.mask", "write `task: masked_lm`"),
         (["data.long_completions=drop"], "data.long_completions", "no completions"),
         (["data.limit_tokens=100"], "data.limit_tokens", "`labeled` limits"),
+        (["task=masked_lm", "~data.labeled", "data.missing=[-1]"], "data.missing", "is for `task: sequence_class"),
+        (["data.missing=[true]"], "data.missing[0]", "expected the name of a class"),
         (["task=masked_lm"], "data.labeled", "is for `task: sequence_classification`"),
         (["task=causal_lm", "~data.labeled", "data.target=kind"], "data.target", "is for `task: sequence_class"),
         (["~data", "data.source=pystdlib"], "data", "have no classes"),

@@ -18,10 +18,9 @@ from tutelage.config._spec import (
     one_key_of,
     refusal,
 )
-from tutelage.config._texts import PythonData, TextData, TextsSpec
-from tutelage.config._words import came
+from tutelage.config._texts import ClassName, Missing, PythonData, TextData, TextsSpec
 
-SUFFIXES = (".csv", ".parquet", ".npz")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
 
 
 class ClassesSpec(Spec):
@@ -57,21 +56,16 @@ class DigitsData(ClassesSpec):
         return _each_once(omit)
 
 
-def _class_name(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise refusal(f"expected the name of a class, a whole number or text; got {came(value)}")
-    return value
-
-
-ClassName = Annotated[int | str, BeforeValidator(_class_name)]
-
-
 class TableData(ClassesSpec):
     """A table of numbers with one column of classes."""
 
     kind: ClassVar[str] = "table"
-    table: Annotated[FilePath, Field(description="The file with the rows: .csv, .parquet or .npz.")]
-    target: Annotated[Text, Field(description="The column that holds the class; an empty cell is a row without label.")]
+    table: Annotated[FilePath, Field(description="The file with the rows: .csv, .tsv, .parquet or .npz.")]
+    target: Annotated[
+        Text,
+        Field(description="The column that holds the class; a row has no label where it is empty, null, NaN or -100."),
+    ]
+    missing: Missing = None
     features: Annotated[
         list[Text] | None, Field(min_length=1, description="The columns to learn from; all others unless given.")
     ] = None
@@ -89,7 +83,7 @@ class TableData(ClassesSpec):
             raise refusal(f"expected a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path.name}")
         return path
 
-    @field_validator("features", "omit")
+    @field_validator("features", "omit", "missing")
     @classmethod
     def _once(cls, names: Any) -> Any:
         return names if names is None else _each_once(names)

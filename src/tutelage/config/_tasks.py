@@ -26,12 +26,14 @@ _STRANGERS: dict[str, dict[str, str]] = {
         "mask": "hides tokens, and the task is causal_lm; remove it, or write `task: masked_lm`",
         "target": _OF_CLASSES,
         "labeled": _OF_CLASSES,
+        "missing": _OF_CLASSES,
     },
     "masked_lm": {
         "packing": "texts that share a row would see each other, as an encoder looks both ways; remove it",
         "long_completions": "masked_lm reads texts, and no completions; remove it",
         "target": _OF_CLASSES,
         "labeled": _OF_CLASSES,
+        "missing": _OF_CLASSES,
     },
     "sequence_classification": {
         "mask": "hides tokens, and the task is sequence_classification; remove it, or write `task: masked_lm`",

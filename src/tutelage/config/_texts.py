@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from tutelage.config._spec import Count, FilePath, Fraction, Spec, Text, name_or_folder, refusal
+from tutelage.config._words import came
 
 
 class TokenizerSpec(Spec):
@@ -34,6 +35,22 @@ class TokenizerSpec(Spec):
 
 HIDDEN = 0.15
 TARGET = "label"
+
+
+def _class_name(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise refusal(f"expected the name of a class, a whole number or text; got {came(value)}")
+    return value
+
+
+ClassName = Annotated[int | str, BeforeValidator(_class_name)]
+Missing = Annotated[
+    list[ClassName] | None,
+    Field(
+        description="Labels that mean that a row has none, such as -1; with [] every label is a class. Unless given, "
+        "common marks of missing labels (-1, NA, NaN, None, ...) are refused."
+    ),
+]
 
 
 class TextsSpec(Spec):
@@ -84,7 +101,10 @@ class TextData(TextsSpec):
     kind: ClassVar[str] = "text"
     text: Annotated[
         FilePath,
-        Field(description="A file (.jsonl, .parquet, or text), a folder of files, or a pattern such as *.txt."),
+        Field(
+            description="A file (.jsonl, .json, .parquet, .csv, .tsv or plain text), a folder of files of one kind, or "
+            "a pattern such as *.txt."
+        ),
     ]
     test: Annotated[FilePath | None, Field(description="The same for held-out texts; else a share is held out.")] = None
     long_completions: Annotated[
@@ -95,6 +115,7 @@ class TextData(TextsSpec):
         Text | None,
         Field(description=f"For sequence_classification: where a row has its class, {TARGET!r} unless given."),
     ] = None
+    missing: Missing = None
     labeled: Annotated[
         Count | None,
         Field(

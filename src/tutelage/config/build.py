@@ -21,7 +21,7 @@ from tutelage.config._data import DigitsData, ImagesData, TableData
 from tutelage.config._models import FitSpec, MLPModel, ModelSpec, SavedModel, TimmModel
 from tutelage.config._recipe import Recipe
 from tutelage.config._texts import TextsSpec
-from tutelage.data import Data, Rows, digits, images, table
+from tutelage.data import Data, Rows, digits, images, same_classes, table
 from tutelage.divergences import ALL, ForwardKL
 from tutelage.errors import CompatibilityError, ModelError, ParameterError, Problem, RecipeError, VocabularyError
 from tutelage.models import Standardised, build_model, load_model, load_weights, read_card
@@ -50,8 +50,24 @@ def data_of(recipe: Recipe) -> Data:
         "omit": spec.omit,
     }
     if isinstance(spec, TableData):
-        return table(spec.table, spec.target, features=spec.features, **common)
+        known = None if needs_labels(recipe) else _classes_of_teacher(recipe)
+        own: dict[str, Any] = {"features": spec.features, "missing": spec.missing, "classes": known}
+        return table(spec.table, spec.target, **own, **common)
     return images(spec.images, size=spec.size, **common)
+
+
+def needs_labels(recipe: Recipe) -> bool:
+    """Return whether something is trained on labels: a baseline, a teacher that is fitted, or a term of the student."""
+    fitted = recipe.teacher is None or recipe.teacher.fit is not None
+    terms = [term for term in recipe.objective.values() if term.weight > 0]
+    return recipe.baseline or fitted or any(t.teacher == "labels" or ALL[t.kind].needs_labels for t in terms)
+
+
+def _classes_of_teacher(recipe: Recipe) -> tuple[str, ...] | None:
+    """Return the classes that a saved teacher knows, None if nothing says which."""
+    spec = recipe.teacher
+    place = spec.model if isinstance(spec, SavedModel) else spec.weights if spec is not None else None
+    return read_card(Path(place)).classes if place is not None and (Path(place) / "model.json").is_file() else None
 
 
 def objective_of(recipe: Recipe, arm: str) -> Objective:
@@ -136,7 +152,7 @@ def _check_card(folder: Path, data: Data) -> None:
             f"the model in {folder} tells {len(card.classes)} classes apart, and the data has {len(data.classes)}; "
             "expected the same classes"
         )
-    if card.classes != data.classes:
+    if not same_classes(card.classes, data.classes):
         raise ModelError(
             f"the model in {folder} knows the classes {list(card.classes)[:20]}, and the data has "
             f"{list(data.classes)[:20]}; expected the same, in one order"

@@ -11,9 +11,18 @@ from typing import Any
 from tutelage.config._models import SavedModel
 from tutelage.config._recipe import Recipe
 from tutelage.config._texts import TextData
-from tutelage.config.build import at
+from tutelage.config.build import at, needs_labels
 from tutelage.config.build_language import Trainer, tokenizer_digest, tokenizer_for
-from tutelage.data import Data, class_names, labelled_texts, read_rows, split_labelled, train_tokenizer
+from tutelage.data import (
+    Data,
+    class_names,
+    labelled_texts,
+    read_rows,
+    same_classes,
+    spelled,
+    split_labelled,
+    train_tokenizer,
+)
 from tutelage.errors import ModelError
 from tutelage.models import are_named, saved_classes
 
@@ -44,9 +53,16 @@ def labelled_texts_of(recipe: Recipe, train: Trainer = train_tokenizer) -> Label
     assert spec.target is not None, spec
     every = read_rows(spec.text)
     rows, test = (
-        split_labelled(every, spec.test_fraction, spec.target) if spec.test is None else (every, read_rows(spec.test))
+        split_labelled(every, spec.test_fraction, spec.target, spec.missing)
+        if spec.test is None
+        else (every, read_rows(spec.test))
     )
-    classes = _in_order(recipe, class_names(rows, spec.target))
+    needs = needs_labels(recipe)
+    if not needs and all(row.get(spec.target) is None for row in rows):
+        found = class_names(test, spec.target, "the test", spec.missing)
+    else:
+        found = class_names(rows, spec.target, missing=spec.missing)
+    classes = _in_order(recipe, found)
     tokenizer = tokenizer_for(recipe, rows, train)
     with at("data.length"):
         data = labelled_texts(
@@ -57,6 +73,8 @@ def labelled_texts_of(recipe: Recipe, train: Trainer = train_tokenizer) -> Label
             target=spec.target,
             classes=classes,
             labeled=spec.labeled,
+            missing=spec.missing,
+            needs_labels=needs,
         )
     return LabelledTexts(data, tokenizer)
 
@@ -83,7 +101,7 @@ def _in_order(recipe: Recipe, found: tuple[str, ...]) -> tuple[str, ...]:
             elif owner == "the data":
                 _check_named(role, known, found)
                 order, owner = known, f"the {role}"
-            elif known != order:
+            elif not same_classes(known, order):
                 raise ModelError(
                     f"the {role} has the classes {list(known)[:20]}, and {owner} {list(order)[:20]}; expected the same "
                     "in one order, for the two are compared class by class"
@@ -93,13 +111,14 @@ def _in_order(recipe: Recipe, found: tuple[str, ...]) -> tuple[str, ...]:
 
 def _tells(known: Sequence[str], found: Sequence[str]) -> bool:
     """Return whether a model's classes have names: of their own, or those that the labels are."""
-    return are_named(known) or set(known) >= set(found)
+    return are_named(known) or set(map(spelled, known)) >= set(found)
 
 
 def _check_named(role: str, known: Sequence[str], found: Sequence[str]) -> None:
     """Raise `ModelError` unless all labels are names of a model's classes, or their numbers."""
     numbers = {} if any(name.isdecimal() for name in known) else {str(place) for place in range(len(known))}
-    strangers = [name for name in found if name not in known and name not in numbers]
+    names = {*map(spelled, known), *numbers}
+    strangers = [name for name in found if name not in names]
     if strangers:
         raise ModelError(
             f"the {role} has the classes {list(known)[:20]}, and the data {strangers[0]!r} among its "

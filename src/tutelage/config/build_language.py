@@ -64,7 +64,8 @@ def texts_of(recipe: Recipe, train: Trainer = train_tokenizer) -> Texts:
 def _rows(spec: TextsSpec) -> tuple[Rows, Rows]:
     if isinstance(spec, PythonData):
         corpus = python_source(spec.test_fraction)
-        return corpus.train, corpus.test
+        train, test = ([{"text": row["text"]} for row in part] for part in (corpus.train, corpus.test))
+        return train, test
     assert isinstance(spec, TextData), spec
     rows = read_rows(spec.text)
     return (rows, read_rows(spec.test)) if spec.test is not None else split_rows(rows, spec.test_fraction)

@@ -11,6 +11,7 @@ from tutelage.data._digits import digits
 from tutelage.data._encode import encode
 from tutelage.data._images import images
 from tutelage.data._labelled_texts import TextRows, class_names, labelled_texts, split_labelled
+from tutelage.data._labels import same_classes, spelled
 from tutelage.data._masking import MaskedCollator, encode_masked
 from tutelage.data._packing import pack
 from tutelage.data._rows import UNLABELLED, Data, Rows, Source
@@ -39,6 +40,8 @@ __all__ = [
     "pack",
     "python_source",
     "read_rows",
+    "same_classes",
+    "spelled",
     "split_labelled",
     "split_rows",
     "table",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tutelage.data._fields import check_unicode
 from tutelage.data._text_tokens import ids_of_parts
 from tutelage.data._token_rows import Document
 from tutelage.errors import DataError
@@ -102,4 +103,6 @@ def _checked(messages: Any, place: str) -> list[dict[str, Any]]:
             raise DataError(
                 f"{place}: message {number} is {str(message)[:60]!r}; expected {{'role': ..., 'content': ...}}"
             )
+        if isinstance(message.get("content"), str):
+            check_unicode(message["content"], f"{place}: message {number}")
     return [dict(message) for message in messages]

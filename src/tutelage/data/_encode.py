@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.data._chat import chat
+from tutelage.data._fields import Unread, as_text
 from tutelage.data._text_tokens import around, end_of_text, ids_of, ids_of_parts, log
 from tutelage.data._token_rows import Document, TokenRows
 from tutelage.errors import DataError, ParameterError
@@ -32,9 +33,9 @@ def encode(
     """Return rows of at most `length` tokens, with what is to be predicted in them.
 
     rows: mappings with "text", or "prompt" and "completion", or "messages" ({"role", "content"} each); other entries
-    are ignored. Texts and prompts begin with the tokenizer's own special tokens, if it has any. Texts and completions
-    end with its end-of-sequence token; it is a target, like every token of a text but the first, every token of a
-    completion, and the assistant's turns. A conversation is what the chat template makes of it.
+    are not read, and logged. Texts and prompts begin with the tokenizer's own special tokens, if it has any. Texts and
+    completions end with its end-of-sequence token; it is a target, like every token of a text but the first, every
+    token of a completion, and the assistant's turns. A conversation is what the chat template makes of it.
 
     A longer text is split, with one token in common so that each is predicted once, or truncated. A longer completion
     or conversation is refused or dropped: cut off, it would teach to stop anywhere, or nothing at all. Dropped rows,
@@ -47,6 +48,7 @@ def encode(
     _check_choice("long_completions", long_completions, ("refuse", "drop"))
     encoder = _Encoder(tokenizer, length, long_texts, long_completions, template_options, place)
     documents = list(encoder.documents(rows))
+    encoder.unread.tell()
     if encoder.left_out:
         log.warning("%s: left out %s", place, ", ".join(f"{n} {why}" for why, n in encoder.left_out.items()))
     if not documents:
@@ -68,6 +70,7 @@ class _Encoder:
         self.long_texts, self.long_completions = long_texts, long_completions
         self.template_options = template_options
         self.left_out: Counter[str] = Counter()
+        self.unread = Unread([name for form in _FORMS for name in form], place)
         self.before, _ = around(tokenizer)
 
     def documents(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Document]:
@@ -89,14 +92,18 @@ class _Encoder:
         if not isinstance(row, Mapping):
             raise DataError(f"{place} is {type(row).__name__}; expected a mapping with 'text', or another form of row")
         forms = [form for form in _FORMS if all(row.get(name) is not None for name in form)]
+        null = [name for form in _FORMS for name in form if name in row and row[name] is None]
+        if not forms and null:
+            as_text(None, null[0], place)
         if len(forms) != 1:
             raise DataError(
                 f"{place} has {sorted(map(str, row))}; expected one of 'text', 'prompt' with 'completion', or "
                 "'messages', and not two of these: rename or remove columns"
             )
         for name in forms[0]:
-            if name != "messages" and not isinstance(row[name], str):
-                raise DataError(f"{place}: {name!r} is {type(row[name]).__name__}; expected text")
+            if name != "messages":
+                as_text(row[name], name, place)
+        self.unread.add(row)
         return forms[0]
 
     def _text(self, own: list[int]) -> Iterator[Document]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from tutelage.data._fields import Unread, as_text
+from tutelage.data._labels import class_names_of, spelled
 from tutelage.data._parts import divide, sorted_names
 from tutelage.data._rows import UNLABELLED, Data, Rows
 from tutelage.data._text_files import TextRow, check_fraction, is_held_out
@@ -60,13 +61,21 @@ class TextRows(Rows):
             yield torch.stack([torch.nn.functional.pad(row, (0, longest - row.shape[1]), value=-1) for row in rows])
 
 
-def class_names(rows: Sequence[Mapping[str, Any]], target: str = "label", place: str = "the texts") -> tuple[str, ...]:
+def class_names(
+    rows: Sequence[Mapping[str, Any]],
+    target: str = "label",
+    place: str = "the texts",
+    missing: Sequence[str | int] | None = None,
+) -> tuple[str, ...]:
     """Return the classes of rows, sorted: by value where all are whole numbers. Errors: `DataError`."""
-    return sorted_names({name for name in _names(rows, target, place) if name is not None})
+    return sorted_names({name for name in _names(rows, target, place, missing) if name is not None})
 
 
 def split_labelled(
-    rows: Sequence[Mapping[str, Any]], test_fraction: float, target: str = "label"
+    rows: Sequence[Mapping[str, Any]],
+    test_fraction: float,
+    target: str = "label",
+    missing: Sequence[str | int] | None = None,
 ) -> tuple[list[TextRow], list[TextRow]]:
     """Return (training rows, rows held out), told apart by their texts; all that are held out have a label.
 
@@ -74,7 +83,7 @@ def split_labelled(
     Rows without a label are left out where their text is held out. Errors: `DataError`, `ParameterError`.
     """
     check_fraction(test_fraction)
-    keys, names = _texts(rows, "the texts"), _names(rows, target, "the texts")
+    keys, names = _texts(rows, "the texts"), _names(rows, target, "the texts", missing)
     labelled = {key for key, name in zip(keys, names, strict=True) if name is not None}
     away = {key for key in labelled if is_held_out(_content(key), test_fraction)}
     train = [dict(row) for row, key in zip(rows, keys, strict=True) if key not in away]
@@ -98,25 +107,31 @@ def labelled_texts(
     target: str = "label",
     classes: Sequence[str] | None = None,
     labeled: int | None = None,
+    missing: Sequence[str | int] | None = None,
+    needs_labels: bool = True,
 ) -> Data:
     """Return texts with a class each as data.
 
-    rows: mappings with "text", or "text" and "text_pair", and the class at `target`: text or a whole number; none, or
-    null, is a row without label, which the student sees and the teacher does not. test: held-out rows, all with a
-    label. length: of a row in tokens at most; longer ones are cut as the tokenizer cuts them, and counted in the log.
-    classes: their names in the order of the logits, where that is known; whole numbers then count along it from 0,
-    unless they are names themselves. labeled: how many training rows keep their label for the student and its baseline,
-    balanced by class. Errors: `DataError`, `ParameterError`.
+    rows: mappings with "text", or "text" and "text_pair", and the class at `target`: text or a whole number. A row in
+    which it is absent, null, empty, NaN or -100 has no label: the student sees it, and the teacher does not. test:
+    held-out rows, all with a label. length: of a row in tokens at most; longer ones are cut as the tokenizer cuts them,
+    and counted in the log. classes: their names in the order of the logits, where that is known; whole numbers then
+    count along it from 0, unless they are names themselves. labeled: how many training rows keep their label for the
+    student and its baseline, balanced by class. missing: other labels that mean none; unless given, common marks of
+    missing labels, such as -1 and NA, are an error. needs_labels: whether it is an error if no training row has a
+    label; `classes` are needed if it is not. Errors: `DataError`, `ParameterError`.
     """
-    keys, names = _texts(rows, "the texts"), _names(rows, target, "the texts")
-    test_keys, test_names = _texts(test, "the test"), _names(test, target, "the test")
+    lacks = not needs_labels and classes is not None
+    keys, names = _texts(rows, "the texts"), _names(rows, target, "the texts", missing, may_lack=lacks)
+    test_keys, test_names = _texts(test, "the test"), _names(test, target, "the test", missing)
+    _tell_unread([*rows, *test], target)
     if len({key[1] is None for key in [*keys, *test_keys]}) > 1:
         raise DataError("some rows have a 'text_pair', and some have none; expected one for all of them, or for none")
     if None in test_names:
         row = test_names.index(None) + 1
         raise DataError(f"the test, row {row} has no label; expected one for each row, to score answers by")
-    known = class_names(rows, target) if classes is None else tuple(classes)
-    if not any(name is not None for name in names):
+    known = sorted_names({name for name in names if name is not None}) if classes is None else tuple(classes)
+    if not lacks and not any(name is not None for name in names):
         raise DataError("no training row has a label; expected some: a teacher is fitted on them, and a baseline")
     if len(known) < 2:
         raise DataError(f"the texts have one class only, {known[0]!r}; expected two classes or more")
@@ -131,43 +146,52 @@ def labelled_texts(
     train, held = places[places < len(keys)], places[places >= len(keys)]
     if not len(train) or not len(held):
         raise DataError(f"all {'texts' if not len(train) else 'test rows'} are empty; expected some with text")
-    return divide(every.take(train), every.take(held), classes=known, shape=(length,), kind="text", labeled=labeled)
+    return divide(
+        every.take(train),
+        every.take(held),
+        classes=known,
+        shape=(length,),
+        kind="text",
+        labeled=labeled,
+        needs_labels=not lacks,
+    )
 
 
 def _texts(rows: Sequence[Mapping[str, Any]], place: str) -> list[TextKey]:
     found: list[TextKey] = []
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
-            raise DataError(f"{place}, row {number} has no 'text'; expected one: a class is told of a text")
+        where = f"{place}, row {number}"
+        if not isinstance(row, Mapping) or "text" not in row:
+            raise DataError(f"{where} has no 'text'; expected one: a class is told of a text")
         pair = row.get("text_pair")
-        if pair is not None and not isinstance(pair, str):
-            raise DataError(f"{place}, row {number} has {type(pair).__name__} as 'text_pair'; expected text")
-        found.append((row["text"], pair))
+        text = as_text(row["text"], "text", where)
+        found.append((text, None if pair is None else as_text(pair, "text_pair", where)))
     return found
 
 
-def _names(rows: Sequence[Mapping[str, Any]], target: str, place: str) -> list[str | None]:
-    if not any(isinstance(row, Mapping) and target in row for row in rows):
+def _tell_unread(rows: Sequence[Mapping[str, Any]], target: str) -> None:
+    unread = Unread(["text", "text_pair", target], "the texts")
+    for row in rows:
+        unread.add(row)
+    unread.tell()
+
+
+def _names(
+    rows: Sequence[Mapping[str, Any]],
+    target: str,
+    place: str,
+    missing: Sequence[str | int] | None,
+    *,
+    may_lack: bool = False,
+) -> list[str | None]:
+    if not may_lack and not any(isinstance(row, Mapping) and target in row for row in rows):
         columns = sorted({str(name) for row in rows[:100] if isinstance(row, Mapping) for name in row})
         raise DataError(f"no row of {place} has {target!r}, the class; they have {columns[:20]}: name one of these")
-    return [_name(row.get(target), f"{place}, row {number}") for number, row in enumerate(rows, start=1)]
-
-
-def _name(value: Any, place: str) -> str | None:
-    """Return the name of a class, None for no label. Whole numbers beside gaps are floats in a Parquet file."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, int) or (isinstance(value, str) and value):
-        return str(value)
-    raise DataError(f"{place} has the class {value!r}; expected text, a whole number, or null for a row without label")
+    return class_names_of((row.get(target) for row in rows), f"{place}, {target!r}", missing)
 
 
 def _labels(names: Sequence[str | None], classes: tuple[str, ...], place: str, *, may_count: bool) -> Tensor:
-    number = {name: count for count, name in enumerate(classes)}
+    number = {spelled(name): count for count, name in enumerate(classes)}
     if may_count and not any(name.isdecimal() for name in classes):
         number |= {str(count): count for count in range(len(classes))}
     for row, name in enumerate(names, start=1):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tutelage.data._fields import Unread, as_text
 from tutelage.data._rows import UNLABELLED
 from tutelage.data._text_tokens import around, ids_of, log
 from tutelage.data._token_collate import PADDING, check_padding, pad_rows, real_tokens
@@ -33,10 +34,13 @@ def encode_masked(
     if room < 1:
         raise ParameterError(f"encode_masked(length={length}): expected room for a token beside {len(before + after)}")
     texts = []
+    unread = Unread(["text"], place)
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
+        if not isinstance(row, Mapping) or "text" not in row:
             raise DataError(f"{place}, row {number} has no 'text'; expected one: a masked language model reads texts")
-        texts.append(row["text"])
+        texts.append(as_text(row["text"], "text", f"{place}, row {number}"))
+        unread.add(row)
+    unread.tell()
     documents = []
     for ids in ids_of(tokenizer, texts):
         for start in range(0, len(ids), room):

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
+from tutelage.data._labels import spelled
 from tutelage.data._rows import UNLABELLED, Data, Rows
 from tutelage.errors import DataError
 
@@ -72,13 +73,20 @@ def divide(
     features: tuple[str, ...] | None = None,
     labeled: int | None = None,
     omit: Sequence[str | int] = (),
+    needs_labels: bool = True,
 ) -> Data:
-    """Return the parts of data whose rows are divided into training and test already."""
+    """Return the parts of data whose rows are divided into training and test already.
+
+    needs_labels: whether it is an error if no training row has a label, unless `labeled` asks for some.
+    """
     omitted = tuple(sorted({_class_named(name, classes) for name in omit}))
     gone = torch.isin(train.labels, torch.tensor(omitted, dtype=torch.int64))
     seen = train.take(~gone)
-    if not bool((seen.labels != UNLABELLED).any()):
-        raise DataError(f"omit: {list(omit)} leaves no labelled row to train on; the classes are {list(classes)}")
+    if (needs_labels or labeled is not None or omitted) and not bool((seen.labels != UNLABELLED).any()):
+        why = (
+            f"omit: {list(omit)} leaves no labelled row" if omit else "no training row has a label, and some are needed"
+        )
+        raise DataError(f"{why} to train on; the classes are {list(classes)}")
     if labeled is not None:
         seen = seen.with_labels(keep_labels(seen.labels, labeled, classes))
     return Data(
@@ -116,8 +124,9 @@ def sorted_names(names: set[str]) -> tuple[str, ...]:
 
 
 def _class_named(name: str | int, classes: tuple[str, ...]) -> int:
-    if str(name) in classes:
-        return classes.index(str(name))
+    for said in (str(name), spelled(str(name))):
+        if said in classes:
+            return classes.index(said)
     near = get_close_matches(str(name), classes, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; the classes are {list(classes)[:20]}"
     raise DataError(f"omit names the class {name!r}, which the data does not have{hint}")

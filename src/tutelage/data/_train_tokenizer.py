@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from tutelage.data._fields import check_unicode
 from tutelage.errors import DataError, MissingPackageError, ParameterError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def train_tokenizer(texts: Iterable[str], size: int = 2048, *, for_encoder: bool
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(_checked(texts), trainer)
     if tokenizer.get_vocab_size() != size:
         raise DataError(
             f"the texts give a vocabulary of {tokenizer.get_vocab_size()}; expected {size}: give more text, or ask for "
@@ -63,3 +64,9 @@ def train_tokenizer(texts: Iterable[str], size: int = 2048, *, for_encoder: bool
             special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, end)],
         )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, clean_up_tokenization_spaces=False)
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    for number, text in enumerate(texts, start=1):
+        check_unicode(text, f"text {number}")
+        yield text

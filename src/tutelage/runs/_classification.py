@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from tutelage.vocabulary import VocabularyMap
 _ROWS_TRIED = 8
 _MOST_BYTES = 8 * 2**20
 """Test rows that take more are not copied into the folder."""
+_MOST_FEATURES = 30
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the names of columns, all that fit into a few lines."""
+    more = f" and {len(names) - _MOST_FEATURES:,} more" if len(names) > _MOST_FEATURES else ""
+    return ", ".join(names[:_MOST_FEATURES]) + more
 
 
 class Classification:
@@ -109,7 +117,12 @@ class Classification:
         """Return what the JSON of a plan says of the data."""
         data = self.data
         return {
-            "data": {"rows": self.rows, "classes": list(data.classes), "shape": list(data.shape)},
+            "data": {
+                "rows": self.rows,
+                "classes": list(data.classes),
+                "shape": list(data.shape),
+                **({} if data.features is None else {"features": list(data.features)}),
+            },
             "omitted": [data.classes[label] for label in data.omitted],
         }
 
@@ -122,6 +135,7 @@ class Classification:
             f"{rows['train']:,} rows to train on, {rows['labelled']:,} of them with a label; "
             f"{rows['test']:,} held out; inputs {shape}, {len(data.classes)} classes"
             + (f"; the student sees none of {omitted}" if omitted else "")
+            + ("" if data.features is None else f"\nfeatures  {_listed(data.features)}")
         )
 
     def write_test_rows(self, folder: RunFolder) -> None:
