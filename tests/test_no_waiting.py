@@ -49,10 +49,13 @@ def objectives(outcomes):
         yield name, teacher, terms
 
 
-@pytest.mark.parametrize("weights", [None, meta(N)], ids=["all rows", "token weights"])
-@pytest.mark.parametrize("vocabulary", [None, tl.VocabularyMap.prefix(7), tl.VocabularyMap([1, 3, 5], [0, 4, 2])])
-@pytest.mark.parametrize("head", [False, True], ids=["logits", "head states"])
-def test_a_step_asks_the_device_for_nothing(weights, vocabulary, head):
+MAPS = {"all": None, "prefix": tl.VocabularyMap.prefix(7), "ids": tl.VocabularyMap([1, 3, 5], [0, 4, 2])}
+
+
+# Every two of student, map and weights meet.
+@pytest.mark.parametrize(("columns", "head"), [(columns, head) for columns in MAPS for head in (False, True)])
+def test_a_step_asks_the_device_for_nothing(columns, head):
+    vocabulary, weights = MAPS[columns], meta(N) if head == (columns == "all") else None
     if head:
         tensors = [meta(N, 4, requires_grad=True), meta(V, 4, requires_grad=True), meta(V, requires_grad=True)]
         student = tl.HeadStates(*tensors)

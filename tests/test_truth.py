@@ -26,7 +26,11 @@ COMBINATIONS = combinations()
 # and sums that are long enough for rounding to show.
 SIZES = {torch.float64: (12, 60), torch.float32: (64, 1000)}
 # Temperature, reduction and whether rows are weighted, so that each factor in front of a gradient occurs with others.
-CALLS = [(1.0, "mean", False), (2.0, "mean", True), (0.5, "sum", True), (2.0, "none", True)]
+# In float32 rounding is looked at, which the sharpest softmax and the longest sums make largest.
+CALLS = {
+    torch.float64: [(1.0, "mean", False), (2.0, "mean", True), (0.5, "sum", True), (2.0, "none", True)],
+    torch.float32: [(1.0, "mean", False), (0.5, "sum", True)],
+}
 
 
 def error_allowed(want, counted) -> float:
@@ -88,7 +92,7 @@ def check(kind, student_kind, teacher_kind, dtype, generator, **parameters):
     student = make_student(student_kind, generator, rows, columns, dtype)
     teacher = make_teacher(teacher_kind, generator, rows, columns, dtype)
     divergence, labels = build(kind, **parameters), torch.randint(columns, (rows,), generator=generator)
-    for temperature, reduction, weighted in CALLS:
+    for temperature, reduction, weighted in CALLS[dtype]:
         if kind == "dist" and reduction == "none":
             continue
         weights = _weights(kind, student, teacher, temperature, weighted, dtype, generator, **parameters)

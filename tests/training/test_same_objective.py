@@ -117,9 +117,13 @@ def one_step_with(folder, size, accumulation, rows, objective):
     return lines_of(trainer)[0], {name: before[name] - value for name, value in student.state_dict().items()}
 
 
-@pytest.mark.parametrize("count", [16, 15, 13])
-def test_two_processes_train_as_one(tmp_path, count):
-    """The last batches of 15 rows are filled up with one of the first, those of 13 with three: a rank has no other."""
+COUNTS = (16, 15, 13)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """The folder in which two processes that train together keep what they found, by the number of rows."""
+    folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -137,7 +141,7 @@ def test_two_processes_train_as_one(tmp_path, count):
             "OMP_NUM_THREADS": "1",
             "ACCELERATE_USE_CPU": "true",
         }
-        command = [sys.executable, str(script), str(tmp_path / "two"), str(count)]
+        command = [sys.executable, str(script), str(folder), *map(str, COUNTS)]
         ranks.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
@@ -147,11 +151,16 @@ def test_two_processes_train_as_one(tmp_path, count):
         for rank in ranks:
             rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], outputs
-    together = json.loads((tmp_path / "two" / "found.json").read_text())
+    return folder
 
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_two_processes_train_as_one(two_processes, tmp_path, count):
+    """The last batches of 15 rows are filled up with one of the first, those of 13 with three: a rank has no other."""
+    together = json.loads((two_processes / str(count) / "found.json").read_text())
     # Two ranks with two micro-batches of two rows each, against one process with steps of eight rows.
     alone = trainer_of(
-        tmp_path / "one",
+        tmp_path,
         make_rows(count),
         network(1),
         eval_dataset=make_rows(7),
