@@ -26,6 +26,7 @@
     └── DoubleBackwardError (RuntimeError) a second derivative was asked for
 
     ConventionWarning (UserWarning)        a setting whose meaning depends on a convention
+    InputWarning (UserWarning)             a side that is legal and probably not what was meant
 
 Each message says what came, what was expected, and what to do.
 """
@@ -47,6 +48,7 @@ __all__ = [
     "EmptyInputError",
     "InfiniteDivergenceError",
     "InputError",
+    "InputWarning",
     "LabelError",
     "LayerError",
     "MissingPackageError",
@@ -187,3 +189,7 @@ class DoubleBackwardError(TutelageError, RuntimeError):
 
 class ConventionWarning(UserWarning):
     """A setting that is legal, but whose meaning rests on a convention worth knowing."""
+
+
+class InputWarning(UserWarning):
+    """Sides that can be computed with, and are probably not what was meant: probabilities as logits, swapped sides."""

@@ -34,6 +34,12 @@ class Divergence(ABC):
     needs_labels: ClassVar[bool] = False
     """Whether the formula tells the labelled outcome apart from the others."""
 
+    compares_probabilities: ClassVar[bool] = True
+    """Whether the logits are read through a softmax: what is a probability already has no meaning there."""
+
+    least_outcomes: ClassVar[int] = 2
+    """The fewest outcomes that leave something to learn: below, the value is constant and the gradient 0."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()

@@ -29,6 +29,8 @@ class LogitMSE(PerToken):
     temperature_power: ClassVar[int] = 0
     raw_logits: ClassVar[bool] = True
     refuses_minus_inf: ClassVar[bool] = True
+    compares_probabilities: ClassVar[bool] = False
+    least_outcomes: ClassVar[int] = 1
 
     def per_token(self, student: Tensor, teacher: Tensor, temperature: Tensor | float, labels: Tensor | None) -> Tensor:
         return (student - teacher).square().mean(-1)
@@ -52,6 +54,7 @@ class LogitCosine(PerToken):
     temperature_power: ClassVar[int] = 0
     raw_logits: ClassVar[bool] = True
     refuses_minus_inf: ClassVar[bool] = True
+    compares_probabilities: ClassVar[bool] = False
 
     def per_token(self, student: Tensor, teacher: Tensor, temperature: Tensor | float, labels: Tensor | None) -> Tensor:
         return half_squared_distance_of_directions(student, teacher)
@@ -64,7 +67,8 @@ class StandardizedKL(PerToken):
     `KL(softmax(n(t)/T) || softmax(n(z)/T))` with `n(x) = (x - mean x) / (1e-7 + std x)`, the standard deviation with
     V - 1 below the line, t the teacher's logits, z the student's; range [0, inf). Shifting or scaling a side changes
     nothing, so the student need not match the teacher's logit range. A row of equal logits standardises to 0, without a
-    gradient. Shapes (..., V) -> (...), nats per token. A logit of -inf is refused.
+    gradient. Two logits standardise to the same two numbers whatever they are, so it needs three outcomes.
+    Shapes (..., V) -> (...), nats per token. A logit of -inf is refused.
 
     >>> import torch, tutelage as tl
     >>> student, teacher = torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([[2.0, 0.0, 0.0]])
@@ -76,6 +80,7 @@ class StandardizedKL(PerToken):
 
     raw_logits: ClassVar[bool] = True
     refuses_minus_inf: ClassVar[bool] = True
+    least_outcomes: ClassVar[int] = 3
 
     def per_token(self, student: Tensor, teacher: Tensor, temperature: Tensor | float, labels: Tensor | None) -> Tensor:
         log_p = log_softmax(_standardize(teacher) / temperature)

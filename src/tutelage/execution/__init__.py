@@ -13,6 +13,7 @@ from tutelage.execution._compatibility import refusal, table
 from tutelage.execution._functional import as_student, as_teacher, dense_logits, divergence, inverse, sum_of_weights
 from tutelage.execution._likeliest import likeliest
 from tutelage.execution._sources import Job
+from tutelage.execution._suspicion import looks_like_probabilities
 
 __all__ = [
     "BACKENDS",
@@ -25,6 +26,7 @@ __all__ = [
     "exact_dtype",
     "inverse",
     "likeliest",
+    "looks_like_probabilities",
     "refusal",
     "sum_of_weights",
     "table",

@@ -26,6 +26,7 @@ from tutelage.execution._loop import Gradients, run
 from tutelage.execution._plan import Plan, make_plan
 from tutelage.execution._sources import Job
 from tutelage.execution._stash import put_back, take_out
+from tutelage.execution._suspicion import warn_about_graphs, warn_about_probabilities
 from tutelage.execution._whole import run_whole_batch
 from tutelage.vocabulary import VocabularyMap
 
@@ -72,8 +73,10 @@ def _prepare(
 ) -> _Call:
     plan = make_plan(student, jobs, labels, vocabulary)
     looks_at_values = plan.device.type == "cpu" if validate is None else validate
+    warn_about_graphs(plan)
     if looks_at_values:
         check_values(plan)
+        warn_about_probabilities(plan)
     return _Call(plan, choose(backend, plan), budget_for(plan.device), looks_at_values, torch.is_grad_enabled())
 
 

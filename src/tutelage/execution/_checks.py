@@ -46,7 +46,7 @@ def _check_teacher(plan: Plan, teacher: Distribution, tensors: list[Tensor], act
         ids = _rows(first.indices, active)
         _check_ids("TopK", ids, plan)
         mapped = _rows(tensors[0], active) < plan.columns
-        _check_kept(ids, mapped)
+        _check_kept(ids, mapped, renormalizes=first.tail == "renormalize")
         for i, part in enumerate(teacher.parts if isinstance(teacher, Mixture) else [first]):
             assert isinstance(part, TopK)
             if not torch.equal(_rows(part.indices, active), ids):
@@ -94,7 +94,12 @@ def _check_ids(name: str, ids: Tensor, plan: Plan) -> None:
         )
 
 
-def _check_kept(ids: Tensor, mapped: Tensor) -> None:
+def _check_kept(ids: Tensor, mapped: Tensor, renormalizes: bool) -> None:
+    if renormalizes and len(ids) > 0 and int(mapped.sum(-1).max()) == 1:
+        raise VocabularyError(
+            "every row of TopK(tail='renormalize') keeps a single id that the vocabulary map compares, so that the "
+            "value is constant and its gradient 0; capture the teacher over the shared columns, or use tail='bucket'"
+        )
     if not bool(mapped.any(-1).all()):
         raise VocabularyError(
             f"{int((~mapped.any(-1)).sum())} rows of TopK keep no id that the vocabulary map compares; capture the "

@@ -6,7 +6,7 @@ import torch
 
 from tutelage.distributions import Distribution, HeadStates, Labels, Logits, Mixture, Sampled, TopK
 from tutelage.divergences import ALL, Divergence, ForwardKL, PerToken, Pointwise, WholeBatch
-from tutelage.errors import CompatibilityError
+from tutelage.errors import CompatibilityError, VocabularyError
 
 
 def check_compatible(divergence: Divergence, student: Distribution, teacher: Distribution) -> None:
@@ -23,6 +23,34 @@ def check_compatible(divergence: Divergence, student: Distribution, teacher: Dis
         raise CompatibilityError(
             f"{divergence.kind} cannot compare {_describe(student)} with {_describe(teacher)}: {reason}"
         )
+
+
+def check_outcomes(divergence: Divergence, student: Logits | HeadStates, teacher: Distribution, shared: int) -> None:
+    """Raise `VocabularyError` if so few outcomes are compared that nothing could be learned.
+
+    shared: how many columns both sides have in common.
+    """
+    first = teacher.parts[0] if isinstance(teacher, Mixture) else teacher
+    columns = student.vocabulary_size if isinstance(first, Labels) else shared
+    kept = first.indices.shape[-1] if isinstance(first, TopK) and first.tail == "renormalize" else columns
+    if min(columns, kept) >= divergence.least_outcomes:
+        return
+    if student.vocabulary_size < divergence.least_outcomes:
+        advice = (
+            "the student has a single output. For regression use LogitMSE(); a single logit of a "
+            "binary classifier becomes two outputs by torch.cat([torch.zeros_like(z), z], -1), whose softmax is the "
+            "sigmoid of z"
+            if student.vocabulary_size == 1
+            else f"the student has {student.vocabulary_size} outcomes; use another divergence such as ForwardKL()"
+        )
+    elif columns < divergence.least_outcomes:
+        advice = f"the vocabulary map leaves {columns} of the columns; name more that both sides share"
+    else:
+        advice = f"TopK(tail='renormalize') keeps {kept} id of each row; keep more ids, or use tail='bucket'"
+    raise VocabularyError(
+        f"{divergence.kind} needs at least {divergence.least_outcomes} outcomes to compare; with fewer its value is "
+        f"constant and its gradient 0, whatever the logits are. Here {advice}"
+    )
 
 
 def refusal(divergence: Divergence, teacher: Distribution) -> str | None:

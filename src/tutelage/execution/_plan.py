@@ -14,7 +14,7 @@ from torch import Tensor
 from tutelage.distributions import Distribution, HeadStates, Labels, Logits
 from tutelage.errors import DeviceError, DtypeError, LabelError, ShapeError, VocabularyError
 from tutelage.execution._block import BlockSpec, TermSpec
-from tutelage.execution._compatibility import check_compatible
+from tutelage.execution._compatibility import check_compatible, check_outcomes
 from tutelage.execution._readers import Columns, Transform
 from tutelage.execution._sources import Job, Source, make_source
 from tutelage.vocabulary import VocabularyMap, check_vocabulary
@@ -68,8 +68,10 @@ def make_plan(
     assert isinstance(student, (Logits, HeadStates))
     if labels is not None:
         check_labels(labels)
+    shared = student.vocabulary_size if vocabulary is None else vocabulary.length
     for job in jobs:
         _check_shapes(student, job, labels, vocabulary)
+        check_outcomes(job.divergence, student, job.teacher, shared)
     device = _check_devices(student, jobs, labels)
 
     teachers = list({id(job.teacher): job.teacher for job in jobs}.values())
