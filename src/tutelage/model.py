@@ -16,9 +16,10 @@ from tutelage.distributions import Distribution, HeadStates, Labels, Logits
 from tutelage.errors import CompatibilityError, LayerError, ModuleError, ParameterError, TeacherError
 from tutelage.execution import as_student, exact_dtype
 from tutelage.features import Taps, find_layer, tapped
+from tutelage.networks import check_mode, check_outputs
 from tutelage.objective import FeatureTerm, Objective, Term
-from tutelage.tasks import Classification, Task, batch_length, call
-from tutelage.teachers import LiveTeacher
+from tutelage.tasks import Classification, Task, batch_length, call, check_one_each, check_teacher
+from tutelage.teachers import ClassOrder, LiveTeacher, class_order
 from tutelage.vocabulary import VocabularyMap
 
 # What trainers ask a model for, and the student knows. Not its embeddings: accelerate would shard those, and the head,
@@ -87,6 +88,7 @@ class DistillationModel(nn.Module):
         self.objective = objective
         self.task: Task = Classification() if task is None else task
         self.task.check(student)
+        check_mode("the student", student, is_trained=True)
         self.vocabulary = vocabulary
         # A dictionary and not a ModuleDict: what is registered is trained, saved, and set to training mode.
         self.teachers = {
@@ -95,7 +97,10 @@ class DistillationModel(nn.Module):
         }
         for name, teacher in self.teachers.items():
             teacher.check_apart_from(name, student)
+            check_teacher(self.task, name, teacher.module)
         self._check_teachers()
+        self._check_outputs()
+        self._orders = {} if vocabulary is not None else self._class_orders()
         self.projectors = nn.ModuleDict(self._projectors())
 
     def __getattr__(self, name: str) -> Any:
@@ -117,6 +122,8 @@ class DistillationModel(nn.Module):
         with tapped("student", self.student, [term.student_layer for term in terms.values()]) as student_taps:
             output = call(self.student, inputs)
         side = self.task.student(output)
+        if self.task.compares_rows:
+            check_one_each(as_student(side).batch_shape[0], batch)
         teachers, taps = self._ask_teachers(inputs)
         labels, known = self._targets(batch, side)
         counts = self.task.weights(batch)
@@ -203,6 +210,8 @@ class DistillationModel(nn.Module):
             if name not in tapped_only:
                 sides[name] = self.task.teacher(output)
                 _check_there(name, sides[name])
+                if name in self._orders:
+                    sides[name] = self._orders[name].applied(sides[name])
         return sides, taps
 
     def _pair(self, name: str, term: FeatureTerm, student: Taps, teacher: Taps) -> tuple[Tensor, Tensor]:
@@ -232,6 +241,22 @@ class DistillationModel(nn.Module):
                     )
                 find_layer("student", self.student, term.student_layer)
                 find_layer(f"teacher {term.teacher!r}", self.teachers[term.teacher].module, term.teacher_layer)
+
+    def _check_outputs(self) -> None:
+        """Raise `ModelError` for outputs that a softmax would compare and that are no distribution over classes."""
+        terms = [term for term in self.objective.terms.values() if isinstance(term, Term)]
+        if all(term.divergence.temperature_power == 0 and term.teacher != "labels" for term in terms):
+            return
+        compared = {term.teacher for term in terms}
+        check_outputs("the student", self.student)
+        for name, teacher in self.teachers.items():
+            if name in compared:
+                check_outputs(f"the teacher {name!r}", teacher.module)
+
+    def _class_orders(self) -> dict[str, ClassOrder]:
+        """Return what puts a teacher's classes into the student's order, for the teachers that need it."""
+        orders = {name: class_order(name, teacher.module, self.student) for name, teacher in self.teachers.items()}
+        return {name: order for name, order in orders.items() if order is not None}
 
     def _projectors(self) -> dict[str, nn.Module]:
         found = {}

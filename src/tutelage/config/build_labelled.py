@@ -24,7 +24,8 @@ from tutelage.data import (
     train_tokenizer,
 )
 from tutelage.errors import ModelError
-from tutelage.models import are_named, saved_classes
+from tutelage.models import saved_classes
+from tutelage.networks import are_named
 
 _log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from tutelage.config._texts import TextsSpec
 from tutelage.config.build import Role, at
 from tutelage.errors import ModelError
 from tutelage.models import add_lora, load_pretrained, load_tokenizer
+from tutelage.networks import check_exclusive
 
 
 def transformer_of(recipe: Recipe, role: Role, tokenizer: Any, seed: int, classes: Sequence[str] = ()) -> Any:
@@ -146,11 +147,7 @@ def _name_classes(role: str, model: Any, tokenizer: Any, classes: Sequence[str])
             f"the {role} tells {config.num_labels} classes apart, and the data has {len(classes)}: "
             f"{list(classes)[:20]}; expected as many"
         )
-    if config.problem_type not in (None, "single_label_classification"):
-        raise ModelError(
-            f"the {role} is made for {config.problem_type!r}, where classes do not exclude each other; expected one "
-            "that gives each text one class"
-        )
+    check_exclusive(f"the {role}", config)
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: number for number, name in enumerate(classes)}
     if config.pad_token_id is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tutelage.models._build import build_model, parameter_count
-from tutelage.models._classes import are_named, saved_classes
+from tutelage.models._classes import saved_classes
 from tutelage.models._files import ModelCard, load_model, load_weights, read_card, save_model
 from tutelage.models._head_model import HeadModel, check_head, language_model
 from tutelage.models._heads import FAMILIES, HeadParts, find_head, head_name, is_sharded, vocabulary_width
@@ -23,7 +23,6 @@ __all__ = [
     "TokenizerMatch",
     "add_lora",
     "align",
-    "are_named",
     "build_model",
     "check_head",
     "compare_tokenizers",

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
 
 from tutelage.errors import ModelError
 from tutelage.models._optional import optional
 from tutelage.models._snapshot import CONFIG, fetch
-
-_UNNAMED = re.compile(r"LABEL_\d+")
 
 
 def saved_classes(model: str | os.PathLike[str], *, revision: str | None = None) -> tuple[str, ...] | None:
@@ -37,8 +33,3 @@ def saved_classes(model: str | os.PathLike[str], *, revision: str | None = None)
             f"{snapshot.name}: {CONFIG} cannot be read ({type(error).__name__}: {error}); expected one that "
             "transformers knows, with its classes numbered from 0 in id2label"
         ) from error
-
-
-def are_named(classes: Sequence[str]) -> bool:
-    """Return whether classes have names of their own, and not the LABEL_0, LABEL_1, ... of a model without names."""
-    return not all(_UNNAMED.fullmatch(name) for name in classes)

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class HeadModel(nn.Module):
     that weights gathered for the call by FSDP2 are the ones that are used: shard this module or one that contains it.
     Errors: `ModelError`, `ModuleError`.
     """
+
+    passes_on: ClassVar[str] = "model"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

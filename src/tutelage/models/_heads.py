@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tutelage.networks import config_of, is_compiled, unwrapped
+
 Step = Callable[[Tensor], Tensor]
 
 
@@ -87,16 +89,19 @@ def find_head(model: nn.Module) -> HeadParts | str:
     model: a Hugging Face model, or a PeftModel around one. The parts are the model's own: ask again after it was moved
     or sharded.
     """
+    if is_compiled(model):
+        return f"{type(model._orig_mod).__name__} was compiled as a whole"
     inner = without_adapters(model)
     if isinstance(inner, str):
         return inner
     head = _matrix(inner)
     if isinstance(head, str):
         return head
-    kind = getattr(inner.config, "model_type", None)
+    config = config_of(inner)
+    kind = getattr(config, "model_type", None)
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        wrapper = any(hasattr(inner.config, part) for part in ("vision_config", "audio_config", "text_config"))
+        wrapper = any(hasattr(config, part) for part in ("vision_config", "audio_config", "text_config"))
         what = "wraps a language model for other media" if wrapper else "is of a family that is not known here"
         return f"{type(inner).__name__} (model type {kind!r}) {what}: what follows its head's matrix is not known"
     if not type(inner).forward.__module__.startswith("transformers.models."):
@@ -111,8 +116,9 @@ def find_head(model: nn.Module) -> HeadParts | str:
 
 def vocabulary_width(model: nn.Module) -> int | None:
     """Return how many logits a language model gives, padded ones included; None for a model without a vocabulary."""
-    inner = without_adapters(model)
-    head = None if isinstance(inner, str) else _output_embeddings(inner)
+    while (inside := unwrapped(model)) is not None:
+        model = inside
+    head = _output_embeddings(model)
     if head is None:
         return None
     # A quantised matrix is packed: its shape is not that of the layer.

@@ -6,13 +6,15 @@ ask for every token.
 
 from __future__ import annotations
 
-from tutelage.tasks._calling import batch_length, call
+from tutelage.tasks._calling import batch_length, call, check_one_each
 from tutelage.tasks._causal_lm import CausalLM
+from tutelage.tasks._choice import task_of
 from tutelage.tasks._classification import Classification
 from tutelage.tasks._labels import UNLABELLED, widened
 from tutelage.tasks._masked_lm import MaskedLM
 from tutelage.tasks._packed import leak_between_documents
 from tutelage.tasks._sequence_classification import SequenceClassification
+from tutelage.tasks._suits import check_teacher
 from tutelage.tasks._task import Task
 from tutelage.tasks._token_classification import TokenClassification
 
@@ -26,6 +28,9 @@ __all__ = [
     "TokenClassification",
     "batch_length",
     "call",
+    "check_one_each",
+    "check_teacher",
     "leak_between_documents",
+    "task_of",
     "widened",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +9,12 @@ from torch import Tensor, nn
 
 from tutelage.distributions import Distribution
 from tutelage.errors import ModuleError, ShapeError
+from tutelage.networks import signature_of
 
 
 def call(module: nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Return the module's output: by keyword where its forward has the names, by position if there is but one input."""
-    parameters = inspect.signature(module.forward).parameters.values()
+    parameters = signature_of(module).parameters.values()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_any_name = any(p.kind == p.VAR_KEYWORD for p in parameters)
@@ -41,6 +41,16 @@ def batch_length(batch: Mapping[str, Any]) -> int:
     if len(set(lengths.values())) != 1:
         raise ShapeError(f"the tensors of a batch have lengths {lengths}; expected one length, that of the batch")
     return next(iter(lengths.values()))
+
+
+def check_one_each(rows: int, batch: Mapping[str, Any]) -> None:
+    """Raise `ShapeError` unless a student has one distribution for each row of a batch, by which terms are divided."""
+    lengths = {len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim()}
+    if len(lengths) == 1 and rows not in lengths:
+        raise ShapeError(
+            f"the student returned {rows} distributions for a batch of {lengths.pop()} rows; expected one for each: "
+            "tokens or pixels stay (rows, positions, classes), with a task over tokens such as TokenClassification()"
+        )
 
 
 def first_logits(module_is: str, output: Any) -> Tensor:

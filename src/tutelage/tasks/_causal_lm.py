@@ -11,7 +11,8 @@ from torch import Tensor
 from tutelage.distributions import HeadStates, Labels, Logits
 from tutelage.errors import ShapeError
 from tutelage.tasks._labels import known
-from tutelage.tasks._language import certain, inputs_of, mask_of, refuse, side_of, token_labels, without_last
+from tutelage.tasks._language import certain, inputs_of, mask_of, side_of, token_labels, without_last
+from tutelage.tasks._suits import check_kind
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,8 @@ class CausalLM:
 
     def check(self, student: Any) -> None:
         """Raise `ModuleError` for a network that sees the token it predicts, or predicts none."""
-        others = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
         reason = "it does not predict a token from those before it alone"
-        refuse(student, self.name, others, reason, "a causal language model, such as ...ForCausalLM")
+        check_kind(self.name, student, reason, "a causal language model, such as ...ForCausalLM")
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the networks are called with."""

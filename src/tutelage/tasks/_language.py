@@ -1,4 +1,4 @@
-"""What the tasks over tokens share: sides of (batch, length), labels of -100, and which architecture is meant.
+"""What the tasks over tokens share: sides of (batch, length), labels of -100, and masks.
 
 Here is the one shift by one position of the package, and the one place where a mask of tokens is made.
 Legend: B rows, L tokens of a row.
@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from tutelage.distributions import Distribution, HeadStates, Logits
-from tutelage.errors import CompatibilityError, DtypeError, ModuleError, ShapeError
+from tutelage.errors import CompatibilityError, DtypeError, ShapeError
 from tutelage.tasks._calling import first_logits
 from tutelage.tasks._labels import labels_of
 
@@ -38,7 +38,8 @@ def side_of(network: str, output: Any) -> Logits | HeadStates:
         values = side.values if isinstance(side, Logits) else side.hidden
         raise ShapeError(
             f"the {network} returned a tensor of shape {tuple(values.shape)}; expected (batch, length, width): this "
-            "task compares a distribution for every token, so give it a network that has one"
+            "task compares a distribution for every token, so give it a network that has one, or pass "
+            "task=Classification() for one that has a distribution for each row"
         )
     return side
 
@@ -79,17 +80,6 @@ def certain(counts: Tensor | None) -> Tensor:
             "'target_mask' of (batch, length)"
         )
     return counts
-
-
-def refuse(student: Any, task: str, endings: tuple[str, ...], reason: str, expected: str) -> None:
-    """Raise `ModuleError` if the student is of an architecture that another task is for."""
-    # A student that gives hidden states, or has adapters, holds the model it is made from as `model`.
-    for network in (student, getattr(student, "model", None)):
-        for cls in type(network).__mro__:
-            if cls.__name__.endswith(endings):
-                raise ModuleError(
-                    f"the student is {type(network).__name__}, and the task is {task!r}: {reason}. Expected {expected}"
-                )
 
 
 def _check_rows(name: str, tensor: Tensor) -> None:

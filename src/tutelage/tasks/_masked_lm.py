@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tutelage.distributions import HeadStates, Labels, Logits
 from tutelage.tasks._labels import known
-from tutelage.tasks._language import certain, inputs_of, mask_of, refuse, side_of, token_labels
+from tutelage.tasks._language import certain, inputs_of, mask_of, side_of, token_labels
+from tutelage.tasks._suits import check_kind
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ class MaskedLM:
 
     def check(self, student: Any) -> None:
         """Raise `ModuleError` for a network that cannot look ahead, or has no distribution over tokens."""
-        others = ("ForCausalLM", "LMHeadModel", "ForSequenceClassification", "ForTokenClassification")
         reason = "it does not predict the token at a position from both sides of it"
-        refuse(student, self.name, others, reason, "an encoder with a head over the vocabulary, such as ...ForMaskedLM")
+        check_kind(self.name, student, reason, "an encoder with a head over the vocabulary, such as ...ForMaskedLM")
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the networks are called with."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import ShapeError
+from tutelage.networks import config_of
 from tutelage.tasks._calling import call
 from tutelage.tasks._language import inputs_of, side_of
 
@@ -59,6 +60,5 @@ def leak_between_documents(module: nn.Module, batch: Mapping[str, Any]) -> str |
 
 
 def _window(module: nn.Module) -> int | None:
-    config = getattr(module, "config", None)
-    window = getattr(config, "sliding_window", None)
+    window = getattr(config_of(module), "sliding_window", None)
     return window if isinstance(window, int) else None

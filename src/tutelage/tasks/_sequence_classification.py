@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tutelage.tasks._classification import Classification
-from tutelage.tasks._language import refuse
+from tutelage.tasks._suits import check_kind
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,5 @@ class SequenceClassification(Classification):
 
     def check(self, student: Any) -> None:
         """Raise `ModuleError` for a network with a distribution for each token."""
-        others = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForTokenClassification")
         reason = "it does not give each text one class"
-        refuse(student, self.name, others, reason, "a network such as ...ForSequenceClassification")
+        check_kind(self.name, student, reason, "a network such as ...ForSequenceClassification")

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tutelage.distributions import HeadStates, Labels, Logits
 from tutelage.tasks._labels import known
-from tutelage.tasks._language import certain, inputs_of, mask_of, refuse, side_of, token_labels
+from tutelage.tasks._language import certain, inputs_of, mask_of, side_of, token_labels
+from tutelage.tasks._suits import check_kind
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,8 @@ class TokenClassification:
 
     def check(self, student: Any) -> None:
         """Raise `ModuleError` for a network that predicts tokens, or one class for the whole text."""
-        others = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForSequenceClassification")
         reason = "it does not give each token a class"
-        refuse(student, self.name, others, reason, "a network such as ...ForTokenClassification")
+        check_kind(self.name, student, reason, "a network such as ...ForTokenClassification")
 
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the networks are called with."""

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tutelage.teachers._live import LiveTeacher
+from tutelage.teachers._order import ClassOrder, class_order
 
-__all__ = ["LiveTeacher"]
+__all__ = ["ClassOrder", "LiveTeacher", "class_order"]

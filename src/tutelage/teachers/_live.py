@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import ModuleError, TeacherError
+from tutelage.networks import check_mode
 
 
 class LiveTeacher:
@@ -31,6 +32,7 @@ class LiveTeacher:
     def __init__(self, module: nn.Module) -> None:
         if not isinstance(module, nn.Module):
             raise ModuleError(f"a teacher is {type(module).__name__}; expected a torch.nn.Module")
+        check_mode("the teacher", module, is_trained=False)
         self.module = module.requires_grad_(False).eval()
 
     def check_apart_from(self, name: str, student: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -12,7 +12,7 @@ from tutelage.errors import ParameterError, VocabularyError
 from tutelage.model import DistillationModel
 from tutelage.models import HeadModel, language_model, vocabulary_width
 from tutelage.objective import Objective
-from tutelage.tasks import CausalLM, MaskedLM, SequenceClassification, Task, TokenClassification
+from tutelage.tasks import CausalLM, MaskedLM, Task, task_of
 from tutelage.teachers import LiveTeacher
 from tutelage.vocabulary import VocabularyMap
 
@@ -20,13 +20,6 @@ _log = logging.getLogger(__name__)
 
 Teachers = nn.Module | LiveTeacher | Mapping[str, nn.Module | LiveTeacher] | None
 
-# As transformers names its architectures.
-_BY_END_OF_NAME: tuple[tuple[tuple[str, ...], type], ...] = (
-    (("ForCausalLM", "LMHeadModel"), CausalLM),
-    (("ForMaskedLM",), MaskedLM),
-    (("ForSequenceClassification",), SequenceClassification),
-    (("ForTokenClassification",), TokenClassification),
-)
 _OVER_A_VOCABULARY = (CausalLM, MaskedLM)
 
 
@@ -55,7 +48,7 @@ def as_model(
     teachers = {} if teacher is None else dict(teacher) if isinstance(teacher, Mapping) else {"teacher": teacher}
     chosen = task_of(model) if task is None else task
     if task is None and chosen is not None:
-        _log.info("%s: the task is %s, by the name of the architecture", type(model).__name__, type(chosen).__name__)
+        _log.info("%s: the task is %s, by what it is made for", type(model).__name__, type(chosen).__name__)
     if isinstance(chosen, _OVER_A_VOCABULARY):
         # Before its weights are wrapped, so that a student for another task is told of by its own name.
         chosen.check(model)
@@ -64,26 +57,6 @@ def as_model(
     made = DistillationModel(model, teachers, objective, chosen, vocabulary)
     _check_widths(made)
     return made
-
-
-def task_of(student: Any) -> Task | None:
-    """Return the task that an architecture of transformers is for, None for any other network."""
-    for network in _wrapped_in(student):
-        for cls in type(network).__mro__:
-            for ends, task in _BY_END_OF_NAME:
-                if cls.__name__.endswith(ends):
-                    made: Task = task()
-                    return made
-    return None
-
-
-def _wrapped_in(network: Any) -> Iterator[Any]:
-    """Yield a network, and the one inside a `HeadModel` or a PeftModel."""
-    yield network
-    if isinstance(network, HeadModel):
-        yield from _wrapped_in(network.model)
-    elif hasattr(network, "peft_config") and hasattr(network, "get_base_model"):
-        yield network.get_base_model()
 
 
 def _by_its_head(network: Any) -> Any:

@@ -37,11 +37,10 @@ from tutelage.training._evaluation import Evaluation, reserved_names
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._networks import Teachers, as_model
 from tutelage.training._randomness import unchanged_randomness
-from tutelage.training._repeats import EMPTY, epoch_of, first_rows, own_rows, without_repeats
+from tutelage.training._repeats import EMPTY, epoch_of, own_rows, without_repeats
 from tutelage.training._sharding import check_sharded, check_sharding
 from tutelage.training._tokens import TokenCollator
 from tutelage.training._window import Window
-from tutelage.training._world import check_world
 from tutelage.vocabulary import VocabularyMap
 
 _WEIGHTS = "model.safetensors"
@@ -58,8 +57,10 @@ class DistillationTrainer(transformers.Trainer):
     Rows are mappings ("labels" missing or -100 where there is none) or pairs (input, label); with a tokenizer as
     processing_class, mappings with "input_ids", padded to the longest of a batch.
 
-    Without a task it is chosen by the name of the student's architecture, `Classification` for one that transformers
-    does not know. Language models, students and teachers, are run as `HeadModel` where that gives their own logits.
+    Without a task it is chosen by what the student is made for, looking through wrappers: `Classification` for a
+    network that does not say, while a model that no task is for is refused. Classes are compared by name where both
+    sides have names (`id2label`). Language models, students and teachers, are run as `HeadModel` where that gives
+    their own logits.
 
     Each term is divided by its own count over all micro-batches and ranks of a step: labelled rows, or all rows. The
     log has "loss" and each term in its own unit (nats, before weight and T²), as means over the steps since the last
@@ -164,7 +165,6 @@ class DistillationTrainer(transformers.Trainer):
     ) -> TrainOutput:
         """Train; resume_from_checkpoint is a folder, or True for the newest complete one in `args.output_dir`."""
         folder = self._checkpoint_to_resume(resume_from_checkpoint)
-        check_world(self.accelerator)
         check_sharding(self.accelerator)
         # The run is a function of the seed, whatever was drawn since the trainer was made.
         set_seed(self.args.seed)
@@ -268,8 +268,7 @@ class DistillationTrainer(transformers.Trainer):
         is_empty = bool(inputs.get(EMPTY))
         inputs = {name: value for name, value in inputs.items() if name != EMPTY}
         try:
-            # The row of an empty batch is in no count, and may be the only one with a label.
-            outputs = model(normalizer=None if is_empty else num_items_in_batch, **inputs)
+            outputs = model(normalizer=num_items_in_batch, **inputs)
         except (NonFiniteError, InfiniteDivergenceError) as error:
             raise type(error)(f"in training step {self.state.global_step + 1}: {error}") from error
         loss: Tensor = outputs["loss"]
@@ -375,8 +374,7 @@ class DistillationTrainer(transformers.Trainer):
         """Evaluate, and add what was measured over all rows."""
         self._evaluation = Evaluation(self.distillation)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        measured = self._evaluation.metrics(self._sum_over_ranks)
-        measured = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        measured = {f"{metric_key_prefix}_{n}": v for n, v in self._evaluation.metrics(self._sum_over_ranks).items()}
         loss = f"{metric_key_prefix}_loss"
         own = {name: value for name, value in (output.metrics or {}).items() if name != loss}
         return output._replace(metrics={**measured, **own})
@@ -390,14 +388,15 @@ class DistillationTrainer(transformers.Trainer):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return loss, the student's logits, and labels of one batch, and note what it adds to the evaluation."""
         inputs = self._prepare_inputs(inputs)
-        rows = batch_length(inputs)
-        own = self._own_rows(rows)
-        inputs = {name: value for name, value in first_rows(inputs, own, rows).items() if name != EMPTY}
         with torch.no_grad(), self.compute_loss_context_manager():
-            # A rank without a row of its own asks the model too: sharded ones answer together.
             outputs = model(**inputs)
-            if own:
+            rows = batch_length(inputs)
+            own = self._own_rows(rows)
+            if own == rows:
                 self._evaluation.add(outputs, inputs)
+            elif own:
+                first = {name: value[:own] if isinstance(value, Tensor) else value for name, value in inputs.items()}
+                self._evaluation.add(model(**first), first)
         loss = outputs["loss"].detach()
         if prediction_loss_only:
             return loss, None, None
@@ -407,7 +406,7 @@ class DistillationTrainer(transformers.Trainer):
                 "that its logits never exist as a whole; expected neither: read eval_nll, eval_accuracy, eval_kl and "
                 "eval_agreement, or call trainer.distillation.student yourself"
             )
-        return loss, *self._evaluation.predictions(outputs["logits"], inputs.get("labels"), rows, self._sum_over_ranks)
+        return loss, outputs.get("logits"), inputs.get("labels")
 
     def _own_rows(self, rows: int) -> int:
         """Return how many rows of a batch are no repeats, with which the last batches of several ranks are filled."""

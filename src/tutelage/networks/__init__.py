@@ -1,0 +1,30 @@
+"""What a network is, whatever it is wrapped in: asked here by recipes and by the trainer alike."""
+
+from __future__ import annotations
+
+from tutelage.networks._classes import (
+    are_named,
+    check_exclusive,
+    check_outputs,
+    class_names,
+    class_places,
+)
+from tutelage.networks._kinds import Kind, kind_of
+from tutelage.networks._modes import check_mode
+from tutelage.networks._wrappers import bare_name, config_of, is_compiled, signature_of, unwrapped
+
+__all__ = [
+    "Kind",
+    "are_named",
+    "bare_name",
+    "check_exclusive",
+    "check_mode",
+    "check_outputs",
+    "class_names",
+    "class_places",
+    "config_of",
+    "is_compiled",
+    "kind_of",
+    "signature_of",
+    "unwrapped",
+]
