@@ -40,8 +40,8 @@ _FORGOTTEN_AFTER = 24 * 3600.0
 _SWAP_TAKES = 5.0
 # What says nothing of the file.
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_PRIVATE = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]+)\.(?P<pid>\d+)-(?P<start>\d+)\.(?P<ending>staging|part)")
-_ASIDE = re.compile(r"\.(?P<name>.+)\.old")
+_PRIVATE = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]+)\.(?P<pid>\d+)-(?P<start>\d+)\.(?P<ending>staging|part|gone)")
+_ASIDE = re.compile(r"\.(?P<name>.+)\.tutelage-old")
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,13 @@ def commit(staging: Path, folder: str | os.PathLike[str], about: Mapping[str, An
         remove(aside)
 
 
+def retire(folder: str | os.PathLike[str]) -> None:
+    """Remove a folder that is in its place: it is gone at once, and never half of it is there."""
+    gone = private(folder, "gone")
+    rename(Path(folder), gone)
+    discard(gone)
+
+
 def discard(staging: Path) -> None:
     """Remove what was staged, as far as that can be done."""
     with contextlib.suppress(OSError):
@@ -136,7 +143,7 @@ def seal(folder: Path, about: Mapping[str, Any] | None = None) -> None:
 def private(path: str | os.PathLike[str], ending: str) -> Path:
     """Return a name beside a path that no other process uses, and by which `sweep` knows whether this one still runs.
 
-    ending: "staging" for a folder, "part" for a file.
+    ending: "staging" for a folder that is being written, "part" for a file, "gone" for what is being removed.
     """
     place = Path(path)
     return place.with_name(f".{place.name}.{_host()}.{os.getpid()}-{_started(os.getpid())}.{ending}")
@@ -237,14 +244,20 @@ def finish_swap(folder: str | os.PathLike[str]) -> None:
             remove(aside)
 
 
+def name_of_aside(path: Path) -> str | None:
+    """Return which name a folder had before it was moved aside; None for any other."""
+    match = _ASIDE.fullmatch(path.name)
+    return match and match["name"]
+
+
 def sweep(parent: str | os.PathLike[str]) -> None:
     """Finish interrupted swaps in a folder, and remove what processes that have ended left half-written there."""
     place = Path(parent)
     if not place.is_dir():
         return
     for entry in sorted(place.iterdir()):
-        if match := _ASIDE.fullmatch(entry.name):
-            finish_swap(place / match["name"])
+        if name := name_of_aside(entry):
+            finish_swap(place / name)
     for entry in sorted(place.iterdir()):
         if _PRIVATE.fullmatch(entry.name) and _is_abandoned(entry):
             discard(entry)
@@ -366,7 +379,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _aside_of(place: Path) -> Path:
-    return place.with_name(f".{place.name}.old")
+    return place.with_name(f".{place.name}.tutelage-old")
 
 
 def _stagings_of(place: Path) -> list[Path]:

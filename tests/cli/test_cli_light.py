@@ -5,16 +5,23 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from importlib import metadata
 
 import pytest
-from cli_process import environment, processor_seconds, refused, tutelage
+from cli_process import environment, processor_seconds, refused, tutelage, tutelage_here
 
 import tutelage as tl
 from tutelage import config
 from tutelage.execution._backends import BACKENDS
 
 COMMANDS = ["demo", "train", "validate", "evaluate", "report", "init", "ls", "schema", "env"]
+
+
+@pytest.fixture
+def here(capfd, monkeypatch, tmp_path):
+    """The command line in this process, in a folder of its own: a process of its own takes half a second to begin."""
+    return partial(tutelage_here, cwd=tmp_path, capfd=capfd, monkeypatch=monkeypatch)
 
 
 # --- help -------------------------------------------------------------------------------------------------------------
@@ -37,11 +44,11 @@ def test_help_names_every_command(tmp_path):
     assert bare.out.strip() == done.out.strip()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(tmp_path, command):
-    done = tutelage(command, "--help", cwd=tmp_path)
-    assert done.code == 0
-    assert f"tutelage {command}" in done.out
+def test_every_command_has_help(here):
+    for command in COMMANDS:
+        done = here(command, "--help")
+        assert done.code == 0
+        assert f"tutelage {command}" in done.out
 
 
 def test_the_version(tmp_path):
@@ -75,8 +82,8 @@ def test_the_script_is_the_module(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_command_that_cannot_be_understood(tmp_path, words, said):
-    done = tutelage(*words, cwd=tmp_path)
+def test_a_command_that_cannot_be_understood(tmp_path, here, words, said):
+    done = here(*words)
     refused(done, 2, "--help")
     assert said.lower() in done.err.lower()
     assert list(tmp_path.iterdir()) == []
@@ -109,26 +116,39 @@ LIGHT = [
 ]
 
 
-@pytest.mark.parametrize("words", LIGHT, ids=" ".join)
-def test_light_commands_load_nothing_heavy(tmp_path, words):
-    done = tutelage(*words, cwd=tmp_path, python=["-X", "importtime"])
-    imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines() if line.startswith("import time:")}
-    assert "tutelage.cli" in imported
-    assert imported.isdisjoint({"torch", "numpy", "transformers", "matplotlib", "sklearn"})
+# What a command loads stays loaded: after all of them there is what any of them loads.
+ONE_AFTER_THE_OTHER = """
+import sys
+from tutelage.cli import main
+for words in {words}:
+    main(words)
+    print("after", *words, *{{name.partition(".")[0] for name in sys.modules}}, file=sys.stderr)
+"""
+
+
+def test_light_commands_load_nothing_heavy(tmp_path):
+    code = ONE_AFTER_THE_OTHER.format(words=LIGHT)
+    given = {"cwd": tmp_path, "env": environment(), "capture_output": True, "text": True, "check": True}
+    done = subprocess.run([sys.executable, "-c", code], **given)
+    lines = [line.split() for line in done.stderr.splitlines() if line.startswith("after ")]
+    assert len(lines) == len(LIGHT)
+    for line in lines:
+        assert "tutelage" in line
+        assert {"torch", "numpy", "transformers", "matplotlib", "sklearn"}.isdisjoint(line), line
 
 
 # --- validate ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", config.recipe_names())
-def test_shipped_recipes_are_valid(tmp_path, name):
-    done = tutelage("validate", name, cwd=tmp_path)
+def test_shipped_recipes_are_valid(here, name):
+    done = here("validate", name)
     assert (done.code, done.out) == (0, f"{name} is valid\n")
     assert re.match(rf"next: (.*/)?tutelage train {name}$", done.err.splitlines()[-1])
 
 
-def test_validate_as_json_tells_the_whole_recipe(tmp_path):
-    done = tutelage("validate", "digits-few-labels", "training.seeds=[4, 7]", "--json", cwd=tmp_path)
+def test_validate_as_json_tells_the_whole_recipe(here):
+    done = here("validate", "digits-few-labels", "training.seeds=[4, 7]", "--json")
     told = json.loads(done.out)
     assert (done.code, told["valid"], told["problems"]) == (0, True, [])
     assert told["recipe"]["training"]["seeds"] == [4, 7]
@@ -143,12 +163,12 @@ objective:
 """
 
 
-def test_all_mistakes_come_at_once_with_their_lines(tmp_path):
+def test_all_mistakes_come_at_once_with_their_lines(tmp_path, here):
     (tmp_path / "mistakes.yaml").write_text(MISTAKES)
     done = tutelage("validate", "mistakes.yaml", cwd=tmp_path)
     refused(done, 2, "mistakes.yaml:1: data.labeled", "mistakes.yaml:2:", "'hidden'", "mistakes.yaml:4:")
 
-    as_json = tutelage("validate", "mistakes.yaml", "--json", cwd=tmp_path)
+    as_json = here("validate", "mistakes.yaml", "--json")
     told = json.loads(as_json.out)
     assert (as_json.code, told["valid"]) == (2, False)
     assert {problem["line"] for problem in told["problems"]} == {1, 2, 4}
@@ -168,37 +188,37 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_recipe_that_cannot_be_used(tmp_path, command, words, said):
-    refused(tutelage(command, *words, cwd=tmp_path), 2, said)
+def test_a_recipe_that_cannot_be_used(tmp_path, here, command, words, said):
+    refused(here(command, *words), 2, said)
     assert list(tmp_path.iterdir()) == []
 
 
 # --- init -------------------------------------------------------------------------------------------------------------
 
 
-def test_init_copies_a_recipe_and_overwrites_nothing(tmp_path):
-    done = tutelage("init", cwd=tmp_path)
+def test_init_copies_a_recipe_and_overwrites_nothing(tmp_path, here):
+    done = here("init")
     assert (done.code, done.out) == (0, "digits-few-labels.yaml\n")
     copy = tmp_path / "digits-few-labels.yaml"
     assert copy.read_bytes() == config.recipe_path("digits-few-labels").read_bytes()
-    assert tutelage("validate", copy.name, cwd=tmp_path).code == 0
+    assert here("validate", copy.name).code == 0
 
     copy.write_text("mine")
-    refused(tutelage("init", cwd=tmp_path), 2, "digits-few-labels.yaml is there already")
+    refused(here("init"), 2, "digits-few-labels.yaml is there already")
     assert copy.read_text() == "mine"
 
-    other = tutelage("init", "digits-omitted-class", tmp_path, cwd="/")
+    other = here("init", "digits-omitted-class", tmp_path, cwd="/")
     assert other.out == f"{tmp_path}/digits-omitted-class.yaml\n"
-    refused(tutelage("init", "digits-few-labels", "no/such/place.yaml", cwd=tmp_path), 1, "no/such")
-    refused(tutelage("init", "digits", "new.yaml", cwd=tmp_path), 2, "digits-few-labels")
+    refused(here("init", "digits-few-labels", "no/such/place.yaml"), 1, "no/such")
+    refused(here("init", "digits", "new.yaml"), 2, "digits-few-labels")
     assert not (tmp_path / "new.yaml").exists()
 
 
 # --- ls, schema, env --------------------------------------------------------------------------------------------------
 
 
-def test_ls_lists_what_there_is(tmp_path):
-    done = tutelage("ls", "--json", cwd=tmp_path)
+def test_ls_lists_what_there_is(here):
+    done = here("ls", "--json")
     told = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
     names = {kind: [entry["name"] for entry in entries] for kind, entries in told.items()}
@@ -215,22 +235,23 @@ def test_ls_lists_what_there_is(tmp_path):
     assert parameters["skew_forward_kl"]["skew"] == {"default": 0.1, "low": 0.0, "high": 1.0, "open": ["low", "high"]}
 
     for kind, listed in names.items():
-        one = tutelage("ls", kind, cwd=tmp_path)
+        one = here("ls", kind)
         assert one.code == 0
         assert one.out.splitlines()[0] == kind
         assert [line.split()[0].partition("{")[0] for line in one.out.splitlines()[1:]] == listed
 
 
-def test_the_schema_is_json_and_goes_into_a_file(tmp_path):
-    done = tutelage("schema", cwd=tmp_path)
+def test_the_schema_is_json_and_goes_into_a_file(tmp_path, here):
+    done = here("schema")
     assert json.loads(done.out) == config.json_schema()
-    assert tutelage("schema", "--out", "recipe.json", cwd=tmp_path).out == "recipe.json\n"
+    assert here("schema", "--out", "recipe.json").out == "recipe.json\n"
     assert json.loads((tmp_path / "recipe.json").read_text()) == config.json_schema()
-    refused(tutelage("schema", "--out", "recipe.json", cwd=tmp_path), 2, "recipe.json is there already")
+    refused(here("schema", "--out", "recipe.json"), 2, "recipe.json is there already")
 
 
-def test_env_tells_versions_and_no_secrets(tmp_path):
-    done = tutelage("env", "--json", cwd=tmp_path, API_TOKEN="a-secret-of-mine")
+def test_env_tells_versions_and_no_secrets(tmp_path, here, monkeypatch):
+    monkeypatch.setenv("API_TOKEN", "a-secret-of-mine")
+    done = here("env", "--json")
     told = json.loads(done.out)
     assert done.code == 0
     assert told["python"] == ".".join(map(str, sys.version_info[:3]))

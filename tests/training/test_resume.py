@@ -12,7 +12,7 @@ from training_helpers import make_rows, network, trainer_of
 from transformers import TrainerCallback
 
 import tutelage as tl
-from tutelage.errors import InputError
+from tutelage.errors import DamagedDataError, InputError
 from tutelage.training import Interruptible, MetricsLog, MixingCollator, collate, last_checkpoint
 
 STEPS = 9  # three epochs of six micro-batches, two to a step
@@ -159,22 +159,11 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
     state = tmp_path / "checkpoint-3" / "trainer_state.json"
     state.write_text(state.read_text()[:40])
     assert last_checkpoint(tmp_path).name == "checkpoint-2"
-    with pytest.raises(InputError, match=r"no complete checkpoint at .*checkpoint-3"):
+    with pytest.raises(DamagedDataError, match=r"checkpoint-3/trainer_state.json is cut off: it has 40 bytes"):
         trainer.train(resume_from_checkpoint=tmp_path / "checkpoint-3")
     assert last_checkpoint(tmp_path / "nowhere") is None
     with pytest.raises(InputError, match="no complete checkpoint in"):
         make(tmp_path / "empty").train(resume_from_checkpoint=True)
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    make(tmp_path, num_train_epochs=1).train()
-    weights = tmp_path / "checkpoint-3" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-20])
-    with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
-        make(tmp_path).train(resume_from_checkpoint=True)
-    weights.unlink()
-    with pytest.raises(InputError, match="does not exist"):
-        make(tmp_path).train(resume_from_checkpoint=True)
 
 
 def test_another_model_or_objective_is_refused(tmp_path):

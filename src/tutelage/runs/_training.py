@@ -12,6 +12,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from tutelage.objective import Objective
 from tutelage.run_folder import TEACHER, ArmFolder, read_json, write_json
+from tutelage.runs import _ranks
 from tutelage.runs._events import ArmStarted, Event, Progress, Stopping
 from tutelage.tasks import Task
 from tutelage.training import DistillationTrainer, Interruptible, MetricsLog, last_checkpoint
@@ -55,7 +56,7 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
     Errors: `Stopped` after Ctrl-C, and those of `DistillationTrainer`.
     """
     folder, steps = lesson.folder, lesson.arguments.max_steps
-    checkpoint = last_checkpoint(folder.checkpoints)
+    checkpoint = _ranks.together(lambda: last_checkpoint(folder.checkpoints))
     before = _seconds_before(folder) if checkpoint is not None else 0.0
     resumed_at = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
     on_event(ArmStarted(lesson.seed, lesson.arm, steps, resumed_at))

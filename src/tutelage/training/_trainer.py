@@ -24,14 +24,22 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput, TrainOutput
 
-from tutelage.errors import CompatibilityError, InfiniteDivergenceError, InputError, NonFiniteError, ParameterError
+from tutelage.errors import (
+    CompatibilityError,
+    DamagedDataError,
+    InfiniteDivergenceError,
+    InputError,
+    NonFiniteError,
+    ParameterError,
+)
 from tutelage.model import DistillationModel
 from tutelage.models import HeadModel
 from tutelage.objective import Objective
 from tutelage.tasks import Task, batch_length
 from tutelage.training._arguments import check_given, checked_arguments
 from tutelage.training._callbacks import Interruptible
-from tutelage.training._checkpoints import is_complete, last_checkpoint
+from tutelage.training._checkpointing import Checkpointing
+from tutelage.training._checkpoints import STATE, WEIGHTS
 from tutelage.training._collate import collate
 from tutelage.training._evaluation import Evaluation, reserved_names
 from tutelage.training._mixing import MixingCollator
@@ -43,11 +51,10 @@ from tutelage.training._tokens import TokenCollator
 from tutelage.training._window import Window
 from tutelage.vocabulary import VocabularyMap
 
-_WEIGHTS = "model.safetensors"
 _log = logging.getLogger(__name__)
 
 
-class DistillationTrainer(transformers.Trainer):
+class DistillationTrainer(Checkpointing):
     """Trains a student by an objective, with everything that `transformers.Trainer` does.
 
     model: the student, any `nn.Module`, or a `DistillationModel` that has everything; model_init: a function that
@@ -163,21 +170,21 @@ class DistillationTrainer(transformers.Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Train; resume_from_checkpoint is a folder, or True for the newest complete one in `args.output_dir`."""
+        """Train; resume_from_checkpoint is a folder, or True for the newest whole one in `args.output_dir`."""
         folder = self._checkpoint_to_resume(resume_from_checkpoint)
         check_sharding(self.accelerator)
         # The run is a function of the seed, whatever was drawn since the trainer was made.
         set_seed(self.args.seed)
         self._window, self._step_seen = self._new_window(), -1
         if folder is not None:
-            state = transformers.TrainerState.load_from_json(str(folder / "trainer_state.json"))
+            state = transformers.TrainerState.load_from_json(str(folder / STATE))
             if self._is_over(state):
                 # The Trainer would take one more step.
                 self._load_from_checkpoint(str(folder))
                 self.state = state
                 losses = [line["loss"] for line in state.log_history if "loss" in line]
                 return TrainOutput(state.global_step, losses[-1] if losses else math.nan, {})
-            self._window.load(folder, self.args.process_index, state.global_step)
+            self._window.load(folder, self.args.process_index, self.args.world_size, state.global_step)
         try:
             return super().train(None if folder is None else str(folder), trial, ignore_keys_for_eval)
         finally:
@@ -205,15 +212,6 @@ class DistillationTrainer(transformers.Trainer):
         terms = self.distillation.objective.terms.values()
         wants_labels = any(term.teacher == "labels" and term.weight > 0 for term in terms)
         return TokenCollator(processing_class, wants_labels, self.distillation.task.compares_rows)
-
-    def _checkpoint_to_resume(self, wanted: str | Path | bool | None) -> Path | None:
-        if wanted is None or wanted is False:
-            return None
-        folder = last_checkpoint(str(self.args.output_dir)) if wanted is True else Path(wanted)
-        if folder is None or not is_complete(folder):
-            where = f"in {self.args.output_dir}" if folder is None else f"at {folder}"
-            raise InputError(f"there is no complete checkpoint {where}; expected one to resume from: train without it")
-        return folder
 
     # --- the objective ------------------------------------------------------------------------------------------------
 
@@ -433,16 +431,7 @@ class DistillationTrainer(transformers.Trainer):
             dict(zip(self._window.names, self._window.sums, strict=True)),
             f"between training steps {self._window.since + 1} and {self.state.global_step}",
         )
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            # An older one in its place is complete only until the first file is written over.
-            (folder / "trainer_state.json").unlink(missing_ok=True)
-        self._window.save(folder, self.args.process_index)
-        self._for_a_checkpoint = True
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._for_a_checkpoint = False
+        super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the student alone; in a checkpoint, all that is trained. No pickles."""
@@ -461,10 +450,10 @@ class DistillationTrainer(transformers.Trainer):
         if hasattr(module, "save_pretrained"):
             module.save_pretrained(folder, state_dict=state_dict)
         elif state_dict is not None:
-            safetensors.torch.save_file(state_dict, folder / _WEIGHTS, metadata={"format": "pt"})
+            safetensors.torch.save_file(state_dict, folder / WEIGHTS, metadata={"format": "pt"})
         else:
             # Tied weights are written once.
-            safetensors.torch.save_model(module, str(folder / _WEIGHTS), metadata={"format": "pt"})
+            safetensors.torch.save_model(module, str(folder / WEIGHTS), metadata={"format": "pt"})
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
@@ -472,13 +461,13 @@ class DistillationTrainer(transformers.Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        file = Path(resume_from_checkpoint) / _WEIGHTS
+        file = Path(resume_from_checkpoint) / WEIGHTS
         try:
             safetensors.torch.load_model(model or self.distillation, file, strict=True, device="cpu")
         except FileNotFoundError:
-            raise InputError(f"{file} does not exist; expected the weights of the checkpoint to resume from") from None
+            raise DamagedDataError(f"{file} is missing; expected the weights of the checkpoint") from None
         except SafetensorError as error:
-            raise InputError(f"{file} is damaged ({error}); resume from an earlier checkpoint") from error
+            raise DamagedDataError(f"{file} is damaged ({error}); resume from an earlier checkpoint") from error
         except RuntimeError as error:
             raise InputError(
                 f"the weights in {file} do not fit the model: {error}; expected the model that wrote them"
