@@ -92,7 +92,7 @@ def test_a_run_is_never_overwritten(place, trained):
 def test_evaluate_finds_what_was_recorded_or_fails(place, trained, here):
     folder = RunFolder.open(place / "run")
     before = folder.scores.read_bytes()
-    done = tutelage("evaluate", "run", "--json", cwd=place)
+    done = here("evaluate", "run", "--json", cwd=place)
     assert done.code == 0, done
     assert json.loads(done.out) == json.loads(before)
 
@@ -113,14 +113,14 @@ def test_evaluate_finds_what_was_recorded_or_fails(place, trained, here):
         folder.scores.write_bytes(before)
 
 
-def test_a_report_can_be_written_again(place, trained):
+def test_a_report_can_be_written_again(place, trained, here):
     page = place / "run" / "report.html"
     page.write_text("")
-    done = tutelage("report", "run", cwd=place)
+    done = here("report", "run", cwd=place)
     assert (done.code, done.out) == (0, "run/report.html\n")
     assert "</html>" in page.read_text()
-    refused(tutelage("report", "nowhere", cwd=place), 2, "nowhere")
-    refused(tutelage("evaluate", ".", cwd=place), 2, "run.json")
+    refused(here("report", "nowhere", cwd=place), 2, "nowhere")
+    refused(here("evaluate", ".", cwd=place), 2, "run.json")
 
 
 def test_a_dry_run_writes_nothing(place, trained, here):
@@ -138,8 +138,8 @@ def test_a_dry_run_writes_nothing(place, trained, here):
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(place, trained):
-    words = ["train", "small.yaml", "training.steps=400", "training.seeds=1", "baseline=false", "--out", "stopped"]
+def test_ctrl_c_saves_and_says_how_to_go_on(place, trained, here):
+    words = ["train", "small.yaml", "training.steps=200", "training.seeds=1", "baseline=false", "--out", "stopped"]
     variables = environment(TUTELAGE_CACHE=str(place / "cache"))
     with subprocess.Popen(
         [sys.executable, "-m", "tutelage", *words],
@@ -166,7 +166,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place, trained):
     assert re.search(r"next: .*tutelage train --resume stopped$", said.splitlines()[-1])
     assert read_json(place / "stopped" / "run.json")["status"] == "interrupted"
 
-    done = tutelage("train", "--resume", "stopped", "--no-report", "--json", cwd=place)
+    done = here("train", "--resume", "stopped", "--no-report", "--json", cwd=place)
     assert done.code == 0, done
     assert re.search(r"seed 0 student: goes on at step \d+", done.err)
     told = json.loads(done.out)
@@ -176,7 +176,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place, trained):
     lines = (place / "stopped" / "seed-0" / "student" / "metrics.jsonl").read_text().splitlines()
     steps = [line["step"] for line in map(json.loads, lines) if "loss" in line]
     assert steps == sorted(set(steps)), "a step is logged once, however often the run was stopped"
-    assert steps[-1] == 400
+    assert steps[-1] == 200
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -184,8 +184,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place, trained):
 
 def test_an_output_that_cannot_be_written(place, here):
     (place / "file").write_text("")
-    refused(tutelage("train", "small.yaml", "--out", "file/run", cwd=place), 2, "file is a file")
-    refused(tutelage("train", "small.yaml", "--out", "file", cwd=place), 2, "file is a file")
+    refused(here("train", "small.yaml", "--out", "file/run", cwd=place), 2, "file is a file")
+    refused(here("train", "small.yaml", "--out", "file", cwd=place), 2, "file is a file")
     if os.geteuid() == 0:  # to whom every folder is open, but not this one
         closed = Path("/proc")
     else:

@@ -174,7 +174,7 @@ def test_two_processes_train_what_one_trains(done, texts, tmp_path, launched):
     folder, _, _ = done
     place, cache = tmp_path / "run", tmp_path / "cache"
     words = [str(texts), "--out", str(place), "--no-report", "--json"]
-    (first, second) = launched(2, words, {"TUTELAGE_CACHE": str(cache)})
+    (first, second) = launched(2, [words], {"TUTELAGE_CACHE": str(cache)})
     assert (first[1], second[1]) == (0, 0), (first, second)
     assert json.loads(first[0][0])["folder"] == str(place)
     assert second[0][0] == ""

@@ -16,10 +16,35 @@ from tutelage.runs import Interrupted, Progress, run
 ALWAYS = ["training.seeds=1", "baseline=false"]
 
 
-@pytest.fixture(scope="module", params=[masked_texts, labelled_texts], ids=["masked", "labelled"])
-def whole(request, tmp_path_factory):
+KINDS = [masked_texts, labelled_texts]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Return the files of the recipes."""
+    return {kind: kind.written(tmp_path_factory.mktemp("texts")) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def by_two_processes(files, tmp_path_factory, launched):
+    """Return the folders of runs that two processes trained."""
+    place = tmp_path_factory.mktemp("two")
+    folders = {kind: place / kind.__name__ for kind in KINDS}
+    runs = [[str(files[kind]), *ALWAYS, "--out", str(folders[kind]), "--no-report"] for kind in KINDS]
+    ended = launched(2, runs, {"TUTELAGE_CACHE": str(place / "cache")})
+    assert [code for _, code in ended] == [0, 0], ended
+    return folders
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=["masked", "labelled"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def whole(kind, files, tmp_path_factory):
     """Return the file of a recipe, and the folder of its run."""
-    file, folder = request.param.written(tmp_path_factory.mktemp("texts")), tmp_path_factory.mktemp("whole") / "run"
+    file, folder = files[kind], tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUTELAGE_CACHE", str(folder.parent / "cache"))
         run(load(file, ALWAYS), folder)
@@ -42,18 +67,15 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(whole, tmp_path, digests, 
     assert digests(tmp_path / "run") == digests(folder)
 
 
-def test_two_processes_train_what_one_trains(whole, tmp_path, launched):
+def test_two_processes_train_what_one_trains(kind, whole, by_two_processes):
     """Rows are of uneven lengths, and some have no label: what a step divides by is counted over both processes."""
-    file, folder = whole
-    words = [str(file), *ALWAYS, "--out", str(tmp_path / "run"), "--no-report"]
-    ended = launched(2, words, {"TUTELAGE_CACHE": str(tmp_path / "cache")})
-    assert [code for _, code in ended] == [0, 0], ended
+    (_, folder), shared = whole, by_two_processes[kind]
     for arm in ("teacher", "seed-0/student"):
-        one, two = (load_file(root / arm / "model" / "model.safetensors") for root in (folder, tmp_path / "run"))
+        one, two = (load_file(root / arm / "model" / "model.safetensors") for root in (folder, shared))
         assert one.keys() == two.keys()
         # The bias of a key changes no attention: its gradient is rounding alone, which Adam makes as large as any.
         for name, weight in ((name, weight) for name, weight in one.items() if not name.endswith("key.bias")):
             assert torch.allclose(weight, two[name], rtol=1e-4, atol=1e-4), (arm, name)
-    lines = [read_lines(root / "seed-0/student/metrics.jsonl") for root in (folder, tmp_path / "run")]
+    lines = [read_lines(root / "seed-0/student/metrics.jsonl") for root in (folder, shared)]
     for mine, theirs in zip(*lines, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3)
