@@ -96,11 +96,16 @@ def test_evaluate_finds_what_was_recorded_or_fails(place, trained, here):
     assert done.code == 0, done
     assert json.loads(done.out) == json.loads(before)
 
-    # Another network in the place of the student's: its errors are not those that were recorded.
+    # Other weights in the place of the student's are damage, unless they are there on purpose, without the manifest:
+    # then their errors are not those that were recorded.
     model = folder.arm(0, "student").model / "model.safetensors"
-    whole = model.read_bytes()
+    whole, manifest = model.read_bytes(), (model.parent / "manifest.json").read_bytes()
     try:
         model.write_bytes((folder.arm(0, "baseline").model / "model.safetensors").read_bytes())
+        refused(here("evaluate", "run", cwd=place), 4, "model.safetensors", "manifest.json")
+        assert folder.scores.read_bytes() == before
+
+        (model.parent / "manifest.json").unlink()
         swapped = here("evaluate", "run", cwd=place)
         assert swapped.code == 3, swapped
         assert "not the errors that were recorded: student" in swapped.err
@@ -110,6 +115,7 @@ def test_evaluate_finds_what_was_recorded_or_fails(place, trained, here):
         refused(here("evaluate", "run", cwd=place), 4, "model.safetensors")
     finally:
         model.write_bytes(whole)
+        (model.parent / "manifest.json").write_bytes(manifest)
         folder.scores.write_bytes(before)
 
 
