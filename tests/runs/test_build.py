@@ -8,6 +8,7 @@ from tutelage.config import load
 from tutelage.config.build import (
     collator_of,
     data_of,
+    fit_arguments,
     network_of,
     objective_of,
     steps_of,
@@ -16,6 +17,8 @@ from tutelage.config.build import (
 from tutelage.errors import RecipeError
 from tutelage.models import build_model, save_model
 from tutelage.training import MixingCollator
+
+without_gpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has a GPU")
 
 
 @pytest.fixture
@@ -85,6 +88,33 @@ def test_arguments(clouds, tmp_path):
 def test_devices(clouds, problem, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with problem("training.device", "no GPU here; use auto or cpu"):
+        training_arguments(load(clouds, ["training.device=cuda"]), 10, tmp_path, 0)
+
+
+@without_gpu
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_precisions_without_a_gpu(clouds, problem, tmp_path, device):
+    """A CPU has bfloat16, and no float16; it would be float32 without a word."""
+    named = [f"training.device={device}"]
+    arguments = training_arguments(load(clouds, [*named, "training.precision=bfloat16"]), 10, tmp_path, 0)
+    assert (arguments.device.type, arguments.mixed_precision) == ("cpu", "bf16")
+    with problem("training.precision", "float16 takes a GPU, .* use bfloat16, which a CPU has, or float32"):
+        training_arguments(load(clouds, [*named, "training.precision=float16"]), 10, tmp_path, 0)
+
+
+def test_a_launcher_has_no_precision_of_its_own(clouds, problem, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with problem("training.precision", "float32 is asked for, and bf16 by the launcher"):
+        training_arguments(load(clouds), 10, tmp_path, 0)
+    recipe = load(clouds, ["training.precision=bfloat16"])
+    assert training_arguments(recipe, 10, tmp_path, 0).mixed_precision == "bf16"
+    assert fit_arguments(recipe, recipe.teacher.fit, 10, tmp_path).mixed_precision == "no"
+
+
+def test_a_launcher_that_asks_for_the_cpu(clouds, problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    with problem("training.device", "ACCELERATE_USE_CPU asks for the CPU"):
         training_arguments(load(clouds, ["training.device=cuda"]), 10, tmp_path, 0)
 
 

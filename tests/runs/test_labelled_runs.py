@@ -12,7 +12,7 @@ from labelled_texts import written
 from recipe_runs import check_refused, finished
 
 from tutelage.config import load
-from tutelage.errors import RecipeError
+from tutelage.errors import DataError, RecipeError
 from tutelage.report import build_report
 from tutelage.run_folder import BASELINE, RunFolder, read_arrays, read_json, read_lines
 from tutelage.runs import TeacherFitted, TeacherReused, evaluate, prepare, run
@@ -286,3 +286,60 @@ def test_models_of_other_tokens_are_refused(done, texts, cached, tmp_path):
 )
 def test_what_the_schema_refuses(texts, overrides, place, words):
     check_refused(texts, overrides, place, words)
+
+
+SOFT_ALONE = [*SAVED, "~objective.hard", "~data.labeled"]
+
+
+def _without_labels(texts, folder, **value):
+    """Write the recipe and its texts into a folder, with this label in place of theirs."""
+    folder.mkdir()
+    for name in ("recipe.yaml", "held.jsonl"):
+        shutil.copy(texts.parent / name, folder / name)
+    rows = [json.loads(line) for line in (texts.parent / "texts.jsonl").read_text().splitlines()]
+    lines = [json.dumps({"text": row["text"], **value}) + "\n" for row in rows]
+    (folder / "texts.jsonl").write_text("".join(lines))
+    return folder / "recipe.yaml"
+
+
+def test_a_ready_teacher_needs_no_label(done, texts, cached, tmp_path):
+    """The student learns what it learns beside labels that no term reads, to the byte; it is scored and shown, too."""
+    changes = [*SOFT_ALONE, f"teacher.model={done[0].teacher.model}"]
+    bare = _without_labels(texts, tmp_path / "bare")
+    with_labels = run(load(texts, changes), tmp_path / "with")
+    without = run(load(bare, changes), tmp_path / "without")
+    files = [RunFolder(tmp_path / name).arm(0, "student").model / "model.safetensors" for name in ("with", "without")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert without.scores["student"] == with_labels.scores["student"]
+    record = read_json(RunFolder(tmp_path / "without").record)
+    assert record["rows"] == {**read_json(RunFolder(tmp_path / "with").record)["rows"], "labelled": 0, "fit": 0}
+    assert record["classes"] == list(CLASSES)
+    assert evaluate(tmp_path / "without")["student"]["nll"] == without.scores["student"]["nll"]
+    assert "test rows" in build_report(tmp_path / "without").read_text()
+    for name, value in {"null": None, "empty": "", "nan": float("nan"), "minus": -100}.items():
+        plan = prepare(load(_without_labels(texts, tmp_path / name, label=value), changes), tmp_path / "run")
+        assert plan.rows == record["rows"]
+
+
+def test_what_needs_a_label_says_so_where_there_is_none(done, texts, cached, tmp_path):
+    bare = _without_labels(texts, tmp_path / "bare", label=None)
+    teacher = f"teacher.model={done[0].teacher.model}"
+    soft = [*SOFT_ALONE, teacher]
+    for changes in (
+        [*SAVED, "~data.labeled", teacher],  # a term to the labels
+        [*soft, "baseline=true"],
+        ["~objective.hard", "~data.labeled", "baseline=false"],  # a teacher that is fitted
+        [*soft, "~objective.soft.forward_kl", "objective.soft.decoupled_kd={}"],
+        [*soft, "data.labeled=4"],
+    ):
+        with pytest.raises(DataError, match="no training row has a label"):
+            prepare(load(bare, changes), tmp_path / "run")
+    with pytest.raises(DataError, match=r"of 0 texts with a label .* a file of test rows"):
+        prepare(load(bare, [*soft, "~data.test"]), tmp_path / "run")
+
+    def unname(model):
+        model.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+
+    unnamed = [*SOFT_ALONE, f"teacher.model={_teacher_in(tmp_path / 'unnamed', done, unname)}"]
+    plan = prepare(load(bare, unnamed), tmp_path / "run")
+    assert plan.summary()["data"]["classes"] == list(CLASSES)

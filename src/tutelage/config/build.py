@@ -27,12 +27,16 @@ from tutelage.errors import CompatibilityError, ModelError, ParameterError, Prob
 from tutelage.models import Standardised, build_model, load_model, load_weights, read_card
 from tutelage.objective import Objective, Term
 from tutelage.run_folder import BASELINE
-from tutelage.training import MixingCollator, collate
+from tutelage.training import MixingCollator, collate, uses_cpu, world_size
 
 LINES = 100
 """How many lines a log gets, evenly spread."""
 _ROWS_TO_STANDARDISE = 4096
 _BATCH_OF_EVALUATION = 256
+_MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+"""What accelerate calls the precisions of a recipe."""
+# As `accelerate launch` sets them.
+_USE_CPU, _MIXED_PRECISION = "ACCELERATE_USE_CPU", "ACCELERATE_MIXED_PRECISION"
 
 Role = Literal["teacher", "student"]
 
@@ -209,8 +213,7 @@ def training_arguments(recipe: Recipe, steps: int, folder: Path, seed: int) -> T
         warmup=round(training.warmup * steps),
         gradient_accumulation_steps=training.accumulation,
         max_grad_norm=training.max_grad_norm,
-        bf16=training.precision == "bfloat16",
-        fp16=training.precision == "float16",
+        precision=training.precision,
         eval_strategy="steps",
         eval_steps=math.ceil(steps / training.evaluations),
     )
@@ -242,13 +245,13 @@ def _arguments(
     weight_decay: float,
     schedule: str,
     warmup: int,
+    precision: str = "float32",
     **others: Any,
 ) -> TrainingArguments:
-    device, of_texts = recipe.training.device, isinstance(recipe.data, TextsSpec)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError([Problem("", None, "training.device", "torch finds no GPU here; use auto or cpu")])
+    on_cpu, of_texts = uses_cpu(recipe.training.device), isinstance(recipe.data, TextsSpec)
+    _check_device(recipe, on_cpu)
     try:
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=str(folder),
             max_steps=steps,
             per_device_train_batch_size=_share(batch_size),
@@ -263,7 +266,9 @@ def _arguments(
             logging_steps=math.ceil(steps / LINES),
             save_strategy="steps",
             save_steps=math.ceil(steps / recipe.training.checkpoints),
-            use_cpu=device == "cpu",
+            use_cpu=on_cpu,
+            bf16=precision == "bfloat16",
+            fp16=precision == "float16",
             # A language model uses every weight in every step; of others that cannot be known.
             ddp_find_unused_parameters=False if recipe.task in ("causal_lm", "masked_lm") else None,
             disable_tqdm=True,
@@ -271,18 +276,46 @@ def _arguments(
             **others,
         )
     except ValueError as error:
-        if not others.get("fp16"):
+        if precision == "float32":
             raise
         # The trainer's own words on what half precision takes.
-        raise RecipeError([Problem("", None, "training.precision", f"float16 cannot be used here: {error}")]) from error
+        raise _refused("training.precision", f"{precision} cannot be used here: {error}") from error
+    # A launcher's precision would be that of the teacher's fit too.
+    arguments.mixed_precision = _MIXED[precision]
+    return arguments
+
+
+def _check_device(recipe: Recipe, on_cpu: bool) -> None:
+    """Raise `RecipeError` for a device or a precision that would be another one here, without a word."""
+    training = recipe.training
+    if training.device == "cuda" and not torch.cuda.is_available():
+        raise _refused("training.device", "torch finds no GPU here; use auto or cpu")
+    if training.device == "cuda" and on_cpu:
+        raise _refused("training.device", f"{_USE_CPU} asks for the CPU; use auto or cpu, or unset it")
+    if training.precision == "float16" and on_cpu:
+        raise _refused(
+            "training.precision",
+            "float16 takes a GPU, and this runs on the CPU; use bfloat16, which a CPU has, or float32",
+        )
+    launched = os.environ.get(_MIXED_PRECISION, "no")
+    if launched not in ("no", _MIXED[training.precision]):
+        raise _refused(
+            "training.precision",
+            f"{training.precision} is asked for, and {launched} by the launcher ({_MIXED_PRECISION}); expected one "
+            "of them: leave --mixed_precision out, or change the recipe",
+        )
+
+
+def _refused(place: str, message: str) -> RecipeError:
+    return RecipeError([Problem("", None, place, message)])
 
 
 def _share(batch_size: int) -> int:
-    """Return how many rows of a batch each process takes, as a launcher has set their number."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    """Return how many rows of a batch each process takes."""
+    processes = world_size()
     if batch_size % processes:
         message = f"{batch_size} rows cannot be shared by {processes} processes; expected a multiple of {processes}"
-        raise RecipeError([Problem("", None, "training.batch_size", message)])
+        raise _refused("training.batch_size", message)
     return batch_size // processes
 
 

@@ -7,25 +7,22 @@ the data and train; where files appear, the others wait until they are there.
 from __future__ import annotations
 
 import atexit
-import os
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from tutelage.config import Recipe
 from tutelage.errors import RunFolderError
+from tutelage.training import connect_processes
 
 
 def join(recipe: Recipe | None) -> None:
     """Connect this process with the others, where a launcher started several."""
-    if recipe is None or int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if recipe is None or dist.is_initialized():
         return
-    from accelerate import PartialState  # type: ignore[import-untyped]
-
-    on_cpu = recipe.training.device == "cpu" or not torch.cuda.is_available()
-    PartialState(cpu=on_cpu, **({"backend": "gloo"} if on_cpu else {}))
-    atexit.register(_leave)
+    connect_processes(recipe.training.device)
+    if dist.is_initialized():
+        atexit.register(_leave)
 
 
 def _leave() -> None:

@@ -9,6 +9,7 @@ from tutelage.training._evaluation import Evaluation
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._tokens import TokenCollator
 from tutelage.training._trainer import DistillationTrainer
+from tutelage.training._world import connect_processes, uses_cpu, world_size
 
 __all__ = [
     "DistillationTrainer",
@@ -18,5 +19,8 @@ __all__ = [
     "MixingCollator",
     "TokenCollator",
     "collate",
+    "connect_processes",
     "last_checkpoint",
+    "uses_cpu",
+    "world_size",
 ]

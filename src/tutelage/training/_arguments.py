@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from tutelage.errors import ParameterError
 from tutelage.training._sharding import check_asked_for
+from tutelage.training._world import connected
 
 
 def check_given(model: Any, model_init: Any, compute_loss_func: Any) -> None:
@@ -40,10 +41,26 @@ def checked_arguments(args: TrainingArguments | None) -> TrainingArguments:
         ),
         (args.n_gpu > 1, "n_gpu > 1", "start one process per GPU with torchrun, or show one with CUDA_VISIBLE_DEVICES"),
         (getattr(args, "parallelism_config", None) is not None, "parallelism_config", "train by data parallelism"),
+        (
+            args.fp16_full_eval,
+            "fp16_full_eval",
+            "it rounds the weights for good; evaluate in the precision of training",
+        ),
+        (
+            args.bf16_full_eval,
+            "bf16_full_eval",
+            "it rounds the weights for good; evaluate in the precision of training",
+        ),
     ]
     for given, name, remedy in refused:
         if given:
             raise ParameterError(f"TrainingArguments.{name} cannot be used for distillation: {remedy}")
+    args = connected(args)
+    if args.mixed_precision == "fp16" and args.device.type == "cpu":
+        raise ParameterError(
+            "float16 was asked for (TrainingArguments.fp16, or a launcher's --mixed_precision fp16) on a CPU, where "
+            "accelerate trains in float32 without a word; expected a GPU, bf16=True, or neither"
+        )
     check_asked_for(args)
     args = copy.copy(args)
     # The task knows which columns are inputs; the signature of a wrapper does not.

@@ -20,7 +20,11 @@ def without_repeats(batch: Mapping[str, Any], rows: int, length: int, rank: int,
 
     rows: of the data in the batch, of which a mixing collator made twice as many; length: rows of the epoch.
     """
-    own = own_rows(rows, length % (rows * ranks), rank)
+    return first_rows(batch, own_rows(rows, length % (rows * ranks), rank), rows)
+
+
+def first_rows(batch: Mapping[str, Any], own: int, rows: int) -> Mapping[str, Any]:
+    """Return a batch with its first rows alone, `own` of `rows`; with one row and the mark, if it is to have none."""
     if own == rows:
         return batch
     found = {name: _first(value, own or 1, rows) for name, value in batch.items()}

@@ -18,7 +18,7 @@ _FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 
 def check_asked_for(args: TrainingArguments) -> None:
     """Raise `ParameterError` for sharding that cannot come about, before anything is set up for it."""
-    if getattr(args, "deepspeed", None) or _is_set(_DEEPSPEED):
+    if getattr(args, "deepspeed", None) or is_set(_DEEPSPEED):
         raise ParameterError(
             "DeepSpeed was asked for, and its way of scaling gradients is not known to train the objective here; "
             "expected FSDP2: TrainingArguments(fsdp=True), or accelerate launch --use_fsdp"
@@ -44,7 +44,7 @@ def check_asked_for(args: TrainingArguments) -> None:
 def check_sharding(accelerator: Any) -> None:
     """Raise `ParameterError` if FSDP was asked for, by arguments or a launcher, and the accelerator leaves it off."""
     kind = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type))
-    if _is_set(_FSDP) and kind != "FSDP":
+    if is_set(_FSDP) and kind != "FSDP":
         raise ParameterError(
             f"FSDP was asked for ({_FSDP}={os.environ[_FSDP]}, set by a launcher or by an earlier trainer of this "
             f"process), and accelerate runs {kind!r} on {accelerator.device}; expected a GPU for each process: leave "
@@ -61,5 +61,6 @@ def check_sharded(model: nn.Module) -> None:
         )
 
 
-def _is_set(variable: str) -> bool:
+def is_set(variable: str) -> bool:
+    """Return whether an environment variable stands for true, as accelerate reads it."""
     return os.environ.get(variable, "").lower() in {"1", "true", "yes", "on", "y", "t"}

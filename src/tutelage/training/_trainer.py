@@ -45,10 +45,11 @@ from tutelage.training._evaluation import Evaluation, reserved_names
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._networks import Teachers, as_model
 from tutelage.training._randomness import unchanged_randomness
-from tutelage.training._repeats import EMPTY, epoch_of, own_rows, without_repeats
+from tutelage.training._repeats import EMPTY, epoch_of, first_rows, own_rows, without_repeats
 from tutelage.training._sharding import check_sharded, check_sharding
 from tutelage.training._tokens import TokenCollator
 from tutelage.training._window import Window
+from tutelage.training._world import check_world
 from tutelage.vocabulary import VocabularyMap
 
 _log = logging.getLogger(__name__)
@@ -172,6 +173,7 @@ class DistillationTrainer(Checkpointing):
     ) -> TrainOutput:
         """Train; resume_from_checkpoint is a folder, or True for the newest whole one in `args.output_dir`."""
         folder = self._checkpoint_to_resume(resume_from_checkpoint)
+        check_world(self.accelerator)
         check_sharding(self.accelerator)
         # The run is a function of the seed, whatever was drawn since the trainer was made.
         set_seed(self.args.seed)
@@ -266,7 +268,8 @@ class DistillationTrainer(Checkpointing):
         is_empty = bool(inputs.get(EMPTY))
         inputs = {name: value for name, value in inputs.items() if name != EMPTY}
         try:
-            outputs = model(normalizer=num_items_in_batch, **inputs)
+            # The row of an empty batch is in no count, and may be the only one with a label.
+            outputs = model(normalizer=None if is_empty else num_items_in_batch, **inputs)
         except (NonFiniteError, InfiniteDivergenceError) as error:
             raise type(error)(f"in training step {self.state.global_step + 1}: {error}") from error
         loss: Tensor = outputs["loss"]
@@ -372,7 +375,8 @@ class DistillationTrainer(Checkpointing):
         """Evaluate, and add what was measured over all rows."""
         self._evaluation = Evaluation(self.distillation)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        measured = {f"{metric_key_prefix}_{n}": v for n, v in self._evaluation.metrics(self._sum_over_ranks).items()}
+        measured = self._evaluation.metrics(self._sum_over_ranks)
+        measured = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         loss = f"{metric_key_prefix}_loss"
         own = {name: value for name, value in (output.metrics or {}).items() if name != loss}
         return output._replace(metrics={**measured, **own})
@@ -386,15 +390,14 @@ class DistillationTrainer(Checkpointing):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return loss, the student's logits, and labels of one batch, and note what it adds to the evaluation."""
         inputs = self._prepare_inputs(inputs)
+        rows = batch_length(inputs)
+        own = self._own_rows(rows)
+        inputs = {name: value for name, value in first_rows(inputs, own, rows).items() if name != EMPTY}
         with torch.no_grad(), self.compute_loss_context_manager():
+            # A rank without a row of its own asks the model too: sharded ones answer together.
             outputs = model(**inputs)
-            rows = batch_length(inputs)
-            own = self._own_rows(rows)
-            if own == rows:
+            if own:
                 self._evaluation.add(outputs, inputs)
-            elif own:
-                first = {name: value[:own] if isinstance(value, Tensor) else value for name, value in inputs.items()}
-                self._evaluation.add(model(**first), first)
         loss = outputs["loss"].detach()
         if prediction_loss_only:
             return loss, None, None
@@ -404,7 +407,7 @@ class DistillationTrainer(Checkpointing):
                 "that its logits never exist as a whole; expected neither: read eval_nll, eval_accuracy, eval_kl and "
                 "eval_agreement, or call trainer.distillation.student yourself"
             )
-        return loss, outputs.get("logits"), inputs.get("labels")
+        return loss, *self._evaluation.predictions(outputs["logits"], inputs.get("labels"), rows, self._sum_over_ranks)
 
     def _own_rows(self, rows: int) -> int:
         """Return how many rows of a batch are no repeats, with which the last batches of several ranks are filled."""

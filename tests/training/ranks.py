@@ -1,0 +1,119 @@
+"""Worlds of one, two and four processes that carry out the same; run by test_ranks, as `ranks.py FOLDER`.
+
+Each is forked from a process that has imported everything, with the environment that torchrun gives it. What the first
+process of a world found goes to FOLDER/<size>/found.json.
+"""
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from training_helpers import lines_of, make_rows, network, trainer_of
+
+from tutelage.config import load
+from tutelage.errors import ParameterError
+from tutelage.runs import run
+
+SIZES, BATCH, STEPS = (1, 2, 4), 8, 20
+OF_THE_CLOCK = ("_runtime", "_per_second", "_preparation_time")
+
+
+def numbers(measured):
+    return {name: value for name, value in measured.items() if not name.endswith(OF_THE_CLOCK)}
+
+
+def through_the_trainer(folder, size):
+    """Plain arguments, without a word on the device; the last batch of an epoch has 6 rows, and an evaluation 3."""
+    student = network(1)
+    trainer = trainer_of(
+        folder,
+        make_rows(22),
+        student,
+        # Its first row alone has a label; the default batch leaves all but the first process without a row.
+        eval_dataset=make_rows(3, labelled=(0,)),
+        compute_metrics=lambda outcome: {"guesses": np.asarray(outcome.predictions).argmax(-1).tolist()},
+        use_cpu=False,
+        per_device_train_batch_size=BATCH // size,
+        max_steps=STEPS,
+        eval_strategy="steps",
+        eval_steps=STEPS // 2,
+    )
+    trainer.train()
+    evaluated, unlabelled = trainer.evaluate(), trainer.evaluate(make_rows(5, labelled=()))
+    # A batch of rows that have labels, and two of rows that do not.
+    some = make_rows(17)
+    for row in some[8:]:
+        del row["labels"]
+    predicted = trainer.predict(some)
+    return {
+        "world": trainer.args.world_size,
+        "lines": [numbers(line) for line in lines_of(trainer)],
+        "evaluated": [numbers(line) for line in (evaluated, unlabelled, predicted.metrics)],
+        "predictions": predicted.predictions.tolist(),
+        "labels": predicted.label_ids.tolist(),
+        "weights": torch.cat([value.reshape(-1) for value in student.state_dict().values()]).tolist(),
+    }
+
+
+def through_a_recipe(folder):
+    recipe = load(folder.parent / "clouds.yaml")
+    run(recipe, folder / "run")
+    return {}
+
+
+def too_late(folder, environment):
+    """Make a trainer for one process, and connect it with others before it trains."""
+    trainer = trainer_of(folder / "late", student=network(1), max_steps=1)
+    os.environ.update(environment)
+    torch.distributed.init_process_group("gloo")
+    try:
+        trainer.train()
+    except ParameterError as error:
+        return {"late": str(error)}
+    return {"late": "trained"}
+
+
+def rank_of(folder, size, rank, port):
+    sys.stdout = sys.stderr = (folder / f"{rank}.txt").open("w", buffering=1)
+    environment = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "RANK": rank, "LOCAL_RANK": rank}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {name: str(value) for name, value in environment.items()}
+    found = too_late(folder, environment) if size == 2 else {}
+    os.environ.update(environment)
+    os.environ["TUTELAGE_CACHE"] = str(folder / "cache")
+    found |= through_the_trainer(folder, size) | through_a_recipe(folder)
+    if rank == 0:
+        (folder / "found.json").write_text(json.dumps(found))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def world(folder, size):
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=rank_of, args=(folder, size, rank, port)) for rank in range(size)]
+    try:
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join(timeout=200)
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.join()
+    if any(rank.exitcode for rank in ranks):
+        sys.exit("\n".join(f"{file.name}:\n{file.read_text()[-3000:]}" for file in sorted(folder.glob("*.txt"))))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for size in SIZES:
+        world(Path(sys.argv[-1]) / str(size), size)
