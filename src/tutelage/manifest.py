@@ -134,8 +134,7 @@ def seal(folder: Path, about: Mapping[str, Any] | None = None) -> None:
         if Path(parent) != folder:
             sync_folder(Path(parent))
     content = {"format": FORMAT, "about": dict(about or {}), "files": files}
-    text = json.dumps({**content, "crc32": _crc_of(content)}, indent=1, allow_nan=False) + "\n"
-    write_bytes(folder / MANIFEST, text.encode())
+    write_bytes(folder / MANIFEST, _written(content))
     sync(folder / MANIFEST)
     sync_folder(folder)
 
@@ -173,7 +172,7 @@ def read_manifest(folder: str | os.PathLike[str], what: str = "the folder") -> M
                 "newer one, or changed since: update tutelage"
             )
         crc = content.pop("crc32")
-        if version != FORMAT or crc != _crc_of(content):
+        if version != FORMAT or crc != _crc_of(content) or text != _written(content):
             raise DamagedDataError(f"{path} was changed after it was written, so {what} cannot be trusted")
         files = {name: (int(entry["bytes"]), int(entry["crc32"], 16)) for name, entry in content["files"].items()}
         about = dict(content["about"])
@@ -280,16 +279,11 @@ def write_by(path: Path, write: Callable[[Path], object]) -> None:
     """Let a library write a file or a folder; a failed write is an OSError with its path, in whatever words it came."""
     try:
         write(path)
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     except Exception as error:
-        # As libraries in Rust tell it.
-        match = re.search(r"\(os error (\d+)\)", str(error))
-        if match is None:
+        number = _errno_of(error)
+        if number is None or (isinstance(error, OSError) and error.filename is not None):
             raise
-        raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from error
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def sync(path: Path) -> None:
@@ -323,6 +317,17 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _errno_of(error: BaseException | None) -> int | None:
+    """Return what the system said when a library failed: in an error behind its own, or in words, as in Rust."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        if match := re.search(r"\(os error (\d+)\)", str(error)):
+            return int(match[1])
+        error = error.__cause__ or error.__context__
+    return None
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -363,6 +368,11 @@ def _crc_of_file(file: Any) -> int:
 
 def _crc_of(content: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(content, sort_keys=True, separators=(',', ':')).encode()):08x}"
+
+
+def _written(content: Mapping[str, Any]) -> bytes:
+    """Return a manifest as it stands in its file; any other bytes were not written here."""
+    return (json.dumps({**content, "crc32": _crc_of(content)}, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _is_inside(name: str) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,11 +58,17 @@ def save_state(state: Any, folder: Path, name: str) -> None:
     try:
         written = _to_json(state, tensors)
     except _NotPlainError:
-        manifest.write_by(folder / f"{name}.pt", lambda path: torch.save(state, path))
+        manifest.write_by(folder / f"{name}.pt", lambda path: _write_as_torch(state, path))
         return
     manifest.write_bytes(folder / f"{name}.json", (json.dumps(written) + "\n").encode())
     if named := tensors.named:
         manifest.write_by(folder / f"{name}.safetensors", lambda path: safetensors.torch.save_file(named, path))
+
+
+def _write_as_torch(state: Any, path: Path) -> None:
+    # Of a file that it opens itself, torch does not say what went wrong.
+    with path.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_state(folder: Path, name: str, older: str | None = None) -> Any:
@@ -89,7 +94,8 @@ def _of_torch(file: Path) -> Any:
         # Tensors, numbers, and numpy's arrays for states of random numbers: no code.
         with safe_globals():
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:
+        # Of bytes that it did not write, torch's reader raises whatever they lead it to.
         raise DamagedDataError(f"{file} cannot be read as tensors and numbers alone: {error}") from error
 
 

@@ -1,0 +1,123 @@
+"""States of optimizers and random numbers come back as they were, to the bit and the stride, and nothing unpickles."""
+
+import math
+import pickle
+import random
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+from tutelage.errors import DamagedDataError
+from tutelage.training._states import load_state, save_state
+
+
+def assert_same(one, other):
+    assert type(one) is type(other) or isinstance(one, dict)
+    if isinstance(one, torch.Tensor):
+        assert (one.dtype, one.shape, one.stride()) == (other.dtype, other.shape, other.stride())
+        assert (
+            one.contiguous().view(torch.uint8).equal(other.contiguous().view(torch.uint8))
+            if one.dim()
+            else one.equal(other)
+        )
+    elif isinstance(one, (np.ndarray, np.generic)):
+        assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key, value in one.items():
+            assert_same(value, other[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            assert_same(mine, theirs)
+    else:
+        assert one == other or (math.isnan(one) and math.isnan(other))
+
+
+BASE = torch.arange(24.0).reshape(2, 3, 4)
+STATES = {
+    "numbers": [0, -1, 2**70, 0.1, -0.0, 1e-308, math.inf, -math.inf, math.nan, True, None, "text \u00e9\ud800"],
+    "keys": {0: 1, "0": 2, (1, "a"): 3, None: 4},
+    "nested": {"a": [(1, (2.5, [])), {}], "b": OrderedDict(c=())},
+    "tensors": [BASE, torch.tensor(3.0), torch.empty(0, 2), torch.tensor([True]), BASE.to(torch.bfloat16), BASE.long()],
+    "strides": [
+        BASE.permute(2, 0, 1),
+        BASE.transpose(0, 1),
+        torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    ],
+    "shared": [BASE, BASE, BASE[1]],
+    "arrays": [np.arange(5, dtype=np.uint32), np.float32(0.1), np.array(2), np.zeros((0, 3)), np.array([1j])],
+    "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),
+}
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_a_state_comes_back(tmp_path, kind):
+    save_state(STATES[kind], tmp_path, "state")
+    assert not (tmp_path / "state.pt").exists()
+    assert_same(STATES[kind], load_state(tmp_path, "state"))
+
+
+def test_what_comes_back_is_no_view_of_the_file(tmp_path):
+    save_state([torch.zeros(4)], tmp_path, "state")
+    (loaded,) = load_state(tmp_path, "state")
+    file = tmp_path / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-16] + b"x" * 16)
+    assert loaded.equal(torch.zeros(4))
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adafactor", "LBFGS", "NAdam"])
+def test_the_states_of_optimizers(tmp_path, name):
+    weight = torch.nn.Parameter(torch.randn(3, 2))
+    optimizer = getattr(torch.optim, name)([weight], **({"momentum": 0.9} if name == "SGD" else {}))
+    for _ in range(3):
+
+        def loss():
+            optimizer.zero_grad()
+            value = weight.square().sum()
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+    save_state(optimizer.state_dict(), tmp_path, "optimizer")
+    assert not (tmp_path / "optimizer.pt").exists()
+    assert_same(optimizer.state_dict(), load_state(tmp_path, "optimizer"))
+
+
+class Odd:
+    """What is no tensor and no number."""
+
+    def __reduce__(self):
+        return (print, ("pickles run code",))
+
+
+def test_what_is_not_plain_keeps_the_format_of_torch(tmp_path):
+    save_state({"state": {1, 2}}, tmp_path, "optimizer")
+    assert [path.name for path in tmp_path.iterdir()] == ["optimizer.pt"]
+    assert load_state(tmp_path, "optimizer") == {"state": {1, 2}}
+
+
+def test_no_code_of_a_file_runs(tmp_path, capsys):
+    (tmp_path / "optimizer.pt").write_bytes(pickle.dumps(Odd(), protocol=2))
+    (tmp_path / "rng_state.pth").write_bytes(pickle.dumps(Odd(), protocol=2))
+    torch.save(Odd(), tmp_path / "scheduler.pt")
+    for name, older in (("optimizer", None), ("rng_state_0", "rng_state.pth"), ("scheduler", None)):
+        with pytest.raises(DamagedDataError, match="cannot be read as tensors and numbers alone"):
+            load_state(tmp_path, name, older)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, '{"tensor": 0}', '{"tuple": 3}', '{"dict": [[1]]}', '{"array": 0}', '{"other": 1}']
+)
+def test_a_state_that_cannot_be_read_is_named(tmp_path, text):
+    (tmp_path / "optimizer.json").write_text(text)
+    with pytest.raises(DamagedDataError, match=r"optimizer\.json"):
+        load_state(tmp_path, "optimizer")
+
+
+def test_a_missing_state_is_named(tmp_path):
+    with pytest.raises(DamagedDataError, match=r"optimizer\.json is missing"):
+        load_state(tmp_path, "optimizer")
