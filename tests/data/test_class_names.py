@@ -182,6 +182,16 @@ def test_names_that_only_look_like_marks_are_classes():
     names = ["none", "NONE", "unknown", "na", "-2", "01", "+1", "1e5", "v2.5", "3.11.0", "-100a"]
     assert class_names_of(names, "f") == names
     assert class_names_of(["-0.0", "007", "1.", "10.00", -0.0], "f") == ["0", "007", "1", "10", "0"]
+    numbers = [
+        np.int64(1),
+        np.uint8(255),
+        np.float32(2),
+        np.longdouble(3),
+        np.bool_(True),
+        np.str_("a"),
+        np.float16(NAN),
+    ]
+    assert [class_name(number) for number in numbers] == ["1", "255", "2", "3", "True", "a", None]
 
 
 @pytest.mark.parametrize("name", ["-100", "-1", "NaN", "null"])

@@ -58,6 +58,26 @@ def test_a_json_file_may_hold_lines_as_well(tmp_path, refused):
     file.write_text('[{"text": "a"}')
     with refused(DamagedDataError, "rows.json is no JSON", "delimiter"):
         read_rows(file)
+    file.write_text(json.dumps({"data": ROWS}, indent=1))
+    with refused(DataError, "one object over several lines", "an array of objects"):
+        read_rows(file)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_a_field_that_comes_twice_is_named(tmp_path, refused, suffix):
+    file = tmp_path / f"rows{suffix}"
+    row = '{"text": "a", "text": "b"}'
+    file.write_text(row if suffix == ".jsonl" else f"[{row}]")
+    with refused(DamagedDataError, "'text' comes twice", "is no JSON"):
+        read_rows(file)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".json"])
+def test_utf_16_without_a_mark_is_no_text(tmp_path, refused, suffix):
+    """Its bytes are UTF-8, with a character of no meaning after each."""
+    (tmp_path / f"rows{suffix}").write_bytes('{"text": "a"}'.encode("utf-16-le"))
+    with refused(DamagedDataError, "has bytes of 0", "convert it"):
+        read_rows(tmp_path / f"rows{suffix}")
 
 
 def test_long_cells_are_read_whole(tmp_path):
@@ -333,6 +353,26 @@ def test_a_column_that_counts_the_rows_is_told(tmp_path, caplog):
     assert [r.getMessage() for r in caplog.records] == [
         "a.npz: 'row' counts the rows; if it says nothing about them, leave it out of `features`"
     ]
+
+
+def test_columns_that_come_twice_are_named(tmp_path, refused):
+    twice = pa.Table.from_arrays([pa.array(NOISE), pa.array(NOISE), pa.array(KIND)], names=["x", "x", "kind"])
+    parquet.write_table(twice, tmp_path / "rows.parquet")
+    with refused(DataError, r"the columns \['x'\] more than once", "each column once"):
+        table(tmp_path / "rows.parquet", "kind")
+
+
+def test_durations_are_numbers(tmp_path):
+    seconds = pa.array(range(40), pa.duration("ns"))
+    parquet.write_table(pa.table({"x": NOISE, "seconds": seconds, "kind": KIND}), tmp_path / "rows.parquet")
+    data = table(tmp_path / "rows.parquet", "kind")
+    assert data.train.inputs[:, 1].tolist() == data.train.index.tolist()
+
+
+def test_one_hot_rows_are_told_to_be_classes(tmp_path, refused):
+    np.savez(tmp_path / "rows.npz", x=NOISE, kind=np.eye(2, dtype=int)[np.arange(40) % 2])
+    with refused(DataError, "'kind' has several values per row", r"kind.argmax\(1\)"):
+        table(tmp_path / "rows.npz", "kind")
 
 
 def test_a_folder_called_like_a_column_adds_none(tmp_path):

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from tutelage.cli._describe import describe
 from tutelage.config import load
 from tutelage.errors import DataError
 from tutelage.report import build_report
@@ -57,6 +58,8 @@ def test_a_ready_teacher_needs_no_label(clouds, teacher, tmp_path):
 
 
 def test_a_plan_lists_what_is_learned_from(clouds, tmp_path):
+    assert "'kind' learned from all its other columns" in describe(load(clouds))
+    assert "'kind' learned from x, z" in describe(load(clouds, ["data.features=[x, z]"]))
     plan = prepare(load(clouds), tmp_path / "run")
     assert "\nfeatures  x, y, z\n" in str(plan)
     assert json.loads(json.dumps(plan.summary()))["data"]["features"] == ["x", "y", "z"]

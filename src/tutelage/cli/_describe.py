@@ -50,7 +50,8 @@ def _data(recipe: Recipe) -> str:
     if isinstance(data, DigitsData):
         text = "1,797 scans of handwritten digits, bundled with scikit-learn"
     elif isinstance(data, TableData):
-        text = f"the table {data.table}"
+        features = "all its other columns" if data.features is None else ", ".join(data.features)
+        text = f"the table {data.table}, {data.target!r} learned from {features}"
     else:
         assert isinstance(data, ImagesData)
         text = f"the images in {data.images}"

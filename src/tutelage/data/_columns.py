@@ -113,11 +113,14 @@ def _parquet(path: Path) -> tuple[Columns, set[str]]:
             f"reading {path.name} takes pyarrow, which is not installed: pip install 'tutelage[data]'"
         ) from error
     try:
-        # Without partitioning: a folder called split=train would become a column.
-        table = parquet.read_table(path, partitioning=None)
+        # Not read_table: to it a folder called split=train is a column.
+        with parquet.ParquetFile(path) as file:
+            table = file.read()
         columns = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
-            if pyarrow.types.is_temporal(column.type) and not pyarrow.types.is_duration(column.type):
+            if pyarrow.types.is_duration(column.type):
+                column = column.cast(pyarrow.int64())
+            elif pyarrow.types.is_temporal(column.type):
                 column = column.cast(pyarrow.string())  # else a date would count as a number: of days, or nanoseconds
             # Nulls would make floats of whole numbers, and names of classes such as 3.0.
             array = column.to_numpy() if column.null_count == 0 else _objects(column.to_pylist())

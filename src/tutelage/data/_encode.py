@@ -94,7 +94,7 @@ class _Encoder:
         forms = [form for form in _FORMS if all(row.get(name) is not None for name in form)]
         null = [name for form in _FORMS for name in form if name in row and row[name] is None]
         if not forms and null:
-            as_text(None, null[0], place)
+            raise DataError(f"{place}: {null[0]!r} is null; expected content: remove the row, or give it some")
         if len(forms) != 1:
             raise DataError(
                 f"{place} has {sorted(map(str, row))}; expected one of 'text', 'prompt' with 'completion', or "

@@ -42,6 +42,8 @@ def class_name(value: Any) -> str | None:
     """
     if value is None:
         return None
+    if isinstance(value, np.generic):
+        value = float(value) if isinstance(value, np.longdouble) else value.item()
     if isinstance(value, bytes):
         try:
             value = value.decode("utf-8")

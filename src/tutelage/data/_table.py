@@ -77,6 +77,11 @@ def table(
 
 def _features(columns: Columns, target: str, features: Sequence[str] | None, place: str) -> list[str]:
     for name in (target, *(features or ())):
+        if f"{name}[1]" in columns:
+            raise DataError(
+                f"{place}: the array {name!r} has several values per row; expected one: of one-hot rows save "
+                f"{name}.argmax(1), or name one of its columns, {name + '[0]'!r} and so on"
+            )
         if name not in columns:
             near = get_close_matches(name, columns, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {list(columns)[:20]}"
@@ -87,9 +92,9 @@ def _features(columns: Columns, target: str, features: Sequence[str] | None, pla
     unnamed = [name for name in used if features is None and _UNNAMED.fullmatch(name)]
     if unnamed:
         raise DataError(
-            f"{place}: column {list(columns).index(unnamed[0]) + 1} has the name {unnamed[0]!r}, as the index that "
-            "pandas writes; expected a name for each column: write the file with to_csv(index=False), or name the "
-            "columns to learn from in `features`"
+            f"{place}: column {list(columns).index(unnamed[0]) + 1} has the name {unnamed[0]!r}, as pandas writes an "
+            "index; expected a name for each column: write the file with to_csv(index=False), remove the column, or "
+            "name the columns to learn from in `features`"
         )
     if not used:
         raise DataError(f"{place} has no column beside the target {target!r}; expected columns to predict it from")

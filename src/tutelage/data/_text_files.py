@@ -84,11 +84,14 @@ def _rows_of(file: Path) -> Iterable[TextRow]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DamagedDataError(f"{file.name} is not text in UTF-8: {error}; leave it out, or convert it") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
+    if "\0" in text:
+        raise DamagedDataError(f"{file.name} has bytes of 0, as UTF-16 or a binary file; expected UTF-8: convert it")
+    return text
 
 
 def _lines(file: Path, text: str) -> Iterator[TextRow]:
@@ -102,6 +105,10 @@ def _lines(file: Path, text: str) -> Iterator[TextRow]:
 def _json(file: Path, text: str) -> Iterable[TextRow]:
     """Return the objects of an array, or of lines, as many a .json file has them."""
     if not text.lstrip().startswith("["):
+        if text.lstrip().partition("\n")[0].rstrip() == "{":
+            raise DataError(
+                f"{file.name} is one object over several lines; expected an array of objects, or one a line"
+            )
         return _lines(file, text)
     rows = _parsed(text, file.name)
     return [_row(row, f"{file.name}, row {number}") for number, row in enumerate(rows, start=1)]
@@ -109,9 +116,17 @@ def _json(file: Path, text: str) -> Iterable[TextRow]:
 
 def _parsed(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise DamagedDataError(f"{place} is no JSON: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> TextRow:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
+        raise ValueError(f"{twice!r} comes twice in an object")
+    return made
 
 
 def _row(row: Any, place: str) -> TextRow:
