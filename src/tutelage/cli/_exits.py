@@ -27,6 +27,7 @@ from tutelage.errors import (
     NonFiniteError,
     TutelageError,
 )
+from tutelage.packages import broken_package
 
 OK, FAILED, USAGE, CHECK_FAILED, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -49,6 +50,9 @@ def explain(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, "interrupted"
     if isinstance(error, TutelageError):
         return _code(error), str(error)
+    broken = broken_package(error)
+    if broken is not None:
+        return FAILED, broken
     if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").split(".")[0]) in _EXTRAS:
         extra = _EXTRAS[package]
         return FAILED, f"this takes {package}, which is not installed: pip install 'tutelage[{extra}]'"

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from tutelage.data._text_tokens import log
-from tutelage.errors import DamagedDataError, DataError, MissingPackageError
+from tutelage.errors import DamagedDataError, DataError
+from tutelage.packages import importing
 
 Columns = dict[str, np.ndarray]
 
@@ -105,13 +106,9 @@ def _delimited(path: Path, separator: str) -> tuple[Columns, set[str]]:
 
 
 def _parquet(path: Path) -> tuple[Columns, set[str]]:
-    try:
+    with importing(f"reading {path.name}", "tutelage[data]"):
         import pyarrow  # type: ignore[import-untyped]
         from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"reading {path.name} takes pyarrow, which is not installed: pip install 'tutelage[data]'"
-        ) from error
     try:
         # Not read_table: to it a folder called split=train is a column.
         with parquet.ParquetFile(path) as file:

@@ -8,7 +8,7 @@ import torch
 
 from tutelage.data._parts import divide, hold_out
 from tutelage.data._rows import Data, Rows
-from tutelage.errors import MissingPackageError
+from tutelage.packages import importing
 
 TEST_ROWS = 597
 
@@ -19,12 +19,8 @@ def digits(labeled: int | None = None, omit: Sequence[int] = ()) -> Data:
     labeled: how many training images keep their label for the student and its baseline, balanced by class; None for
     all. omit: digits of which the student sees no image. Errors: `DataError`, `MissingPackageError`.
     """
-    try:
+    with importing("the data set of digits", "tutelage[demo]"):
         from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "the digits are bundled with scikit-learn, which is not installed: pip install 'tutelage[demo]'"
-        ) from error
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).to(torch.float32).div_(16).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).to(torch.int64)

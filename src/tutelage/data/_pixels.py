@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.errors import DamagedDataError, DataError, MissingPackageError
+from tutelage.errors import DamagedDataError, DataError
+from tutelage.packages import importing
 
 _GREY = ("1", "L")
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -107,7 +108,5 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def _pillow(module: str) -> Any:
-    try:
+    with importing("reading images", "pillow"):
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("reading images takes Pillow, which is not installed: pip install pillow") from error

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tutelage.data._fields import check_unicode
-from tutelage.errors import DataError, MissingPackageError, ParameterError
+from tutelage.errors import DataError, ParameterError
+from tutelage.packages import importing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -34,13 +35,9 @@ def train_tokenizer(texts: Iterable[str], size: int = 2048, *, for_encoder: bool
         raise ParameterError(
             f"train_tokenizer(size={size!r}): expected {smallest} or more, a byte each and {len(special)} more"
         )
-    try:
+    with importing("training a tokenizer", "tutelage[train]"):
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
         from transformers import PreTrainedTokenizerFast
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "training a tokenizer takes transformers, which is not installed: pip install 'tutelage[train]'"
-        ) from error
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -14,6 +14,7 @@ from torch import nn
 from tutelage.errors import MissingPackageError, ModelError, ParameterError
 from tutelage.models._optional import optional
 from tutelage.models._snapshot import CONFIG, GENERATION, WEIGHT_FILES, Snapshot, check_weights, fetch
+from tutelage.packages import broken_package
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ def load_pretrained(
             **quantized,
         )
     except ImportError as error:
-        raise MissingPackageError(f"{snapshot.name} takes a package that is not installed: {_line(error)}") from error
+        reason = broken_package(error) or f"it takes a package that is not installed: {_line(error)}"
+        raise MissingPackageError(f"{snapshot.name} cannot be loaded: {reason}") from error
     except Exception as error:  # of all kinds: a configuration is checked by whoever first stumbles over it
         raise ModelError(
             f"{snapshot.name} cannot be loaded for {auto}: {_line(error)}; expected a model that transformers has for "

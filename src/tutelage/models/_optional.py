@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from tutelage.errors import MissingPackageError
+from tutelage.packages import importing
 
 
 def optional(package: str, purpose: str, install: str) -> Any:
@@ -14,9 +14,5 @@ def optional(package: str, purpose: str, install: str) -> Any:
     >>> optional("json", "reading", "json").loads("[1]")
     [1]
     """
-    try:
+    with importing(purpose, install):
         return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"{purpose} takes {error.name or package}, which is not installed: pip install '{install}'"
-        ) from error

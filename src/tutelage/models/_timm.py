@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.errors import MissingPackageError, ModelError
+from tutelage.errors import ModelError
 from tutelage.models._mlp import Standardised
+from tutelage.models._optional import optional
 
 
 class TimmClassifier(Standardised):
@@ -46,9 +46,4 @@ class TimmClassifier(Standardised):
 
 
 def _timm() -> Any:
-    try:
-        return importlib.import_module("timm")
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "a network from timm takes timm, which is not installed: pip install 'tutelage[vision]'"
-        ) from error
+    return optional("timm", "a network from timm", "tutelage[vision]")

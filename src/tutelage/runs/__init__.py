@@ -8,23 +8,26 @@ scores = evaluate(folder)                      # scores the networks of a folder
 
 from __future__ import annotations
 
-from tutelage.runs._evaluate import evaluate
-from tutelage.runs._events import (
-    ArmDone,
-    ArmStarted,
-    Event,
-    Finished,
-    Interrupted,
-    Note,
-    Progress,
-    RunSummary,
-    Started,
-    Stopping,
-    TeacherFitted,
-    TeacherReused,
-)
-from tutelage.runs._plan import Plan, prepare
-from tutelage.runs._run import run
+from tutelage.packages import importing
+
+with importing("running recipes", "tutelage[train]"):
+    from tutelage.runs._evaluate import evaluate
+    from tutelage.runs._events import (
+        ArmDone,
+        ArmStarted,
+        Event,
+        Finished,
+        Interrupted,
+        Note,
+        Progress,
+        RunSummary,
+        Started,
+        Stopping,
+        TeacherFitted,
+        TeacherReused,
+    )
+    from tutelage.runs._plan import Plan, prepare
+    from tutelage.runs._run import run
 
 __all__ = [
     "ArmDone",
