@@ -18,7 +18,7 @@ from tutelage.execution import as_student, exact_dtype
 from tutelage.features import Taps, find_layer, tapped
 from tutelage.networks import check_mode, check_outputs
 from tutelage.objective import FeatureTerm, Objective, Term
-from tutelage.tasks import Classification, Task, batch_length, call, check_one_each, check_teacher
+from tutelage.tasks import Classification, Task, batch_length, call, check_one_each, check_teacher, right_padded
 from tutelage.teachers import ClassOrder, LiveTeacher, class_order
 from tutelage.vocabulary import VocabularyMap
 
@@ -115,12 +115,15 @@ class DistillationModel(nn.Module):
 
         normalizer: {term: what its sum over rows is divided by}, the sum of `term_counts` over all micro-batches and
         ranks of a step; the local count where it is left out. The parts of the micro-batches then sum to the step's.
-        "logits" are there unless the student's never exist as a whole.
+        "logits" are there unless the student's never exist as a whole. Rows of tokens that are padded on the left are
+        moved to the right (`tasks.right_padded`), and what is returned of them is in that order.
         """
+        if not self.task.compares_rows:
+            batch = right_padded(batch)
         inputs = self.task.inputs(batch)
         terms = self._feature_terms()
         with tapped("student", self.student, [term.student_layer for term in terms.values()]) as student_taps:
-            output = call(self.student, inputs)
+            output = call(self.student, inputs, "the student")
         side = self.task.student(output)
         if self.task.compares_rows:
             check_one_each(as_student(side).batch_shape[0], batch)
@@ -149,6 +152,8 @@ class DistillationModel(nn.Module):
 
         Sum it over the micro-batches and ranks of a step and pass it to each call as the normalizer.
         """
+        if not self.task.compares_rows:
+            batch = right_padded(batch)
         _, known = self.task.targets(batch)
         counts = self.task.weights(batch)
         device = next((value.device for value in batch.values() if isinstance(value, Tensor)), torch.device("cpu"))
@@ -205,7 +210,7 @@ class DistillationModel(nn.Module):
             with ExitStack() as stack:
                 network = stack.enter_context(teacher.asked(inputs))
                 taps[name] = stack.enter_context(tapped(f"teacher {name!r}", network, paths))
-                output = call(network, inputs)
+                output = call(network, inputs, f"the teacher {name!r}")
             # A teacher that is only tapped may be a backbone, without logits.
             if name not in tapped_only:
                 sides[name] = self.task.teacher(output)

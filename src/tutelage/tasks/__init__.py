@@ -13,6 +13,7 @@ from tutelage.tasks._classification import Classification
 from tutelage.tasks._labels import UNLABELLED, widened
 from tutelage.tasks._masked_lm import MaskedLM
 from tutelage.tasks._packed import leak_between_documents
+from tutelage.tasks._padding import in_order_of, right_padded
 from tutelage.tasks._sequence_classification import SequenceClassification
 from tutelage.tasks._suits import check_teacher
 from tutelage.tasks._task import Task
@@ -30,7 +31,9 @@ __all__ = [
     "call",
     "check_one_each",
     "check_teacher",
+    "in_order_of",
     "leak_between_documents",
+    "right_padded",
     "task_of",
     "widened",
 ]

@@ -4,16 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor, nn
 
 from tutelage.distributions import Distribution
-from tutelage.errors import ModuleError, ShapeError
+from tutelage.errors import ModuleError, ShapeError, TutelageError
 from tutelage.networks import signature_of
+from tutelage.tasks._reading import check_length, explained, finding_last_tokens, in_precision_of, padded_as_read
+
+_READS_ITS_OWN: WeakSet[nn.Module] = WeakSet()
+"""Networks that were found to take floating-point inputs of their own precision only."""
 
 
-def call(module: nn.Module, inputs: Mapping[str, Any]) -> Any:
-    """Return the module's output: by keyword where its forward has the names, by position if there is but one input."""
+def call(module: nn.Module, inputs: Mapping[str, Any], role: str = "the network") -> Any:
+    """Return the module's output: by keyword where its forward has the names, by position if there is but one input.
+
+    Padding, precision and limits are the module's own (`_reading`). role: what messages call it.
+    Errors: `ModuleError`; `ShapeError` for rows longer than its positions, `VocabularyError` for ids beyond its
+    embeddings.
+    """
+    check_length(role, module, inputs)
+    inputs = padded_as_read(module, inputs)
+    by_name = _takes_names(module, inputs)
+
+    def output_of(inputs: Mapping[str, Any]) -> Any:
+        return module(**inputs) if by_name else module(*inputs.values())
+
+    precise = in_precision_of(module, inputs) if module in _READS_ITS_OWN else None
+    with finding_last_tokens(module, inputs):
+        try:
+            return output_of(inputs if precise is None else precise)
+        except TutelageError:
+            raise
+        except (IndexError, RuntimeError, ValueError) as error:
+            known = explained(role, module, inputs, error)
+            if known is not None:
+                raise known from error
+            precise = in_precision_of(module, inputs) if precise is None else None
+            if precise is None:
+                raise
+            # Some bring inputs to their own precision themselves; this one does not.
+            output = output_of(precise)
+    _READS_ITS_OWN.add(module)
+    return output
+
+
+def _takes_names(module: nn.Module, inputs: Mapping[str, Any]) -> bool:
+    """Return whether a module is called by keyword, or else by position. Errors: `ModuleError`."""
     parameters = signature_of(module).parameters.values()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -23,12 +61,12 @@ def call(module: nn.Module, inputs: Mapping[str, Any]) -> Any:
     missing = {p.name for p in [*named, *by_position] if p.default is p.empty} - set(inputs)
     unknown = set(inputs) - known
     if not missing and (not unknown or takes_any_name):
-        return module(**inputs)
+        return True
     # One value has one place to go, whatever the two call it; a second required one would be left without.
     if len(inputs) == 1 and len(missing) <= 1 and (by_position or takes_any_number):
         first = by_position[0] if by_position else None
         if first is None or not missing or first.name in missing:
-            return module(*inputs.values())
+            return False
     raise ModuleError(
         f"{type(module).__name__}.forward takes {sorted(known)} and the batch has {sorted(inputs)}; expected the same "
         "names, or one input alone: rename the columns of the data set, or wrap the module"

@@ -23,8 +23,8 @@ class CausalLM:
     "target_mask" (B, L) is 1 for the tokens whose prediction is compared with a teacher's, whether or not they have a
     label; "index" is the rows' numbers. Everything else is what the networks are called with. The last position
     predicts nothing and the first token is predicted by nothing: sides and targets are (B, L - 1), and the shift
-    happens here and nowhere else. Where "position_ids" are given, a token at position 0 starts a document, has nothing
-    before it to be predicted from, and never counts.
+    happens here and nowhere else. A token that has nothing before it to be predicted from never counts: one that
+    follows padding, by "attention_mask" (B, L), and one at position 0 of "position_ids", where a document starts.
 
     >>> import torch
     >>> from tutelage.tasks import CausalLM
@@ -60,7 +60,7 @@ class CausalLM:
         if labels is None:
             return None, None
         targets, there = known(labels[:, 1:])
-        return targets, _both(there, _continues(batch))
+        return targets, _both(there, _follows(batch))
 
     def weights(self, batch: Mapping[str, Any]) -> Tensor:
         """Return which predictions count without a label: the target mask, else labels, else tokens that are real."""
@@ -70,8 +70,17 @@ class CausalLM:
         elif (labels := token_labels(batch)) is not None:
             counts = known(labels[:, 1:])[1]
         elif (mask := mask_of(batch, "attention_mask")) is not None:
-            counts = mask[:, 1:] * mask[:, :-1]
-        return certain(_both(counts, _continues(batch)))
+            counts = mask[:, 1:]
+        return certain(_both(counts, _follows(batch)))
+
+
+def _follows(batch: Mapping[str, Any]) -> Tensor | None:
+    """Return 1 for each token but the first that follows one of its document; None where nothing tells.
+
+    What follows padding would be predicted from padding.
+    """
+    mask = mask_of(batch, "attention_mask")
+    return _both(None if mask is None else mask[:, :-1], _continues(batch))
 
 
 def _continues(batch: Mapping[str, Any]) -> Tensor | None:

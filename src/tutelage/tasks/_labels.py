@@ -46,7 +46,12 @@ def known(labels: Tensor, unlabelled: int = UNLABELLED) -> tuple[Labels, Tensor]
 
 
 def widened(labels: Tensor) -> Tensor:
-    """Return labels as int64, which holds -100 beside all of their values. Errors: `LabelError`."""
+    """Return whole numbers as int64, which holds -100 beside all of them, and others as they are.
+
+    Errors: `LabelError`.
+    """
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        return labels
     wide = labels.long()
     if labels.dtype == torch.uint64 and labels.device.type == "cpu" and bool((wide < 0).any()):
         raise LabelError("a label is 2**63 or more, which int64 does not hold; expected the numbers of classes")

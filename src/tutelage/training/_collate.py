@@ -66,6 +66,5 @@ def _numbers(name: str, value: Any) -> Tensor:
             f"a row has {type(value).__name__} as {name!r}, which is no tensor of numbers; expected only what the "
             f"networks are called with and labels: {remedy}"
         ) from None
-    is_label = name == "labels" and not tensor.is_floating_point() and tensor.dtype != torch.bool
     # Beside -100, which stands where there is none.
-    return widened(tensor) if is_label else tensor
+    return widened(tensor) if name == "labels" else tensor

@@ -12,6 +12,7 @@ from tutelage.distributions import HeadStates, Logits
 from tutelage.errors import DataError
 from tutelage.execution import divergence, exact_dtype, likeliest
 from tutelage.model import DistillationModel
+from tutelage.tasks import right_padded
 
 
 class Evaluation:
@@ -26,6 +27,9 @@ class Evaluation:
         """Add one batch."""
         for name, count in self.model.term_counts(batch).items():
             self._add(name, outputs["parts"][name].to(count) * count, count)
+        if not self.model.task.compares_rows:
+            # As the model read it.
+            batch = right_padded(batch)
         side, labels, known = outputs["student"], *self.model.task.targets(batch)
         guess = likeliest(side)
         if labels is not None and known is not None:

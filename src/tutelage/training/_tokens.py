@@ -107,8 +107,8 @@ def _numbers(name: str, value: Any) -> Tensor:
             f"a row has {type(value).__name__} as {name!r}, which is no tensor of numbers; expected only what the "
             "networks are called with, labels and masks: remove the column from the data set"
         ) from None
-    if name == "labels" and not tensor.is_floating_point() and tensor.dtype != torch.bool:
-        # Beside -100, which stands where there is none.
-        return widened(tensor)
-    # A mask stays whole numbers: not all collectives know of bool.
-    return tensor.long() if tensor.dtype == torch.bool else tensor
+    if tensor.dtype == torch.bool:
+        # A mask stays whole numbers: not all collectives know of bool.
+        return tensor.long()
+    # Beside -100, which stands where there is none.
+    return widened(tensor) if name == "labels" else tensor

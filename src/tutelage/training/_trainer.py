@@ -35,7 +35,7 @@ from tutelage.errors import (
 from tutelage.model import DistillationModel
 from tutelage.models import HeadModel
 from tutelage.objective import Objective
-from tutelage.tasks import Task, batch_length
+from tutelage.tasks import Task, batch_length, in_order_of, widened
 from tutelage.training._arguments import check_given, checked_arguments
 from tutelage.training._callbacks import Interruptible
 from tutelage.training._checkpointing import Checkpointing
@@ -407,7 +407,11 @@ class DistillationTrainer(Checkpointing):
                 "that its logits never exist as a whole; expected neither: read eval_nll, eval_accuracy, eval_kl and "
                 "eval_agreement, or call trainer.distillation.student yourself"
             )
-        return loss, *self._evaluation.predictions(outputs["logits"], inputs.get("labels"), rows, self._sum_over_ranks)
+        logits, labels = outputs["logits"], inputs.get("labels")
+        if not self.distillation.task.compares_rows:
+            logits = in_order_of(inputs, logits)
+        labels = None if labels is None else widened(labels)
+        return loss, *self._evaluation.predictions(logits, labels, rows, self._sum_over_ranks)
 
     def _own_rows(self, rows: int) -> int:
         """Return how many rows of a batch are no repeats, with which the last batches of several ranks are filled."""

@@ -1,0 +1,267 @@
+"""Each network reads a batch in its own way: its padding, its precision, and its limits, told by name."""
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+import tutelage as tl
+from tiny_texts import SIZES, SOFT_AND_HARD, gpt2, llama
+from tutelage.errors import ModuleError, ShapeError, VocabularyError
+from tutelage.tasks import CausalLM, SequenceClassification, call
+
+# A row ends with what pads the others, one holds it in its middle, and one is alone.
+ROWS = [[5, 6, 8, 9, 3], [11, 12], [13, 3, 15], [4]]
+OBJECTIVE = tl.Objective(SOFT_AND_HARD)
+HEADS = {"head_dim": 8, "num_key_value_heads": 1}
+CLASSIFIERS = {
+    "Llama": {},
+    "Qwen3": HEADS,
+    "GPT2": {"n_positions": 16, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "OPT": {"word_embed_proj_dim": 16, "ffn_dim": 32, "max_position_embeddings": 16},
+    "Roberta": {"max_position_embeddings": 24},
+    "Bert": {"max_position_embeddings": 16},
+    "XLNet": {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32},
+}
+
+
+def classifier(kind, seed=0, pad=7, **changes):
+    cls = getattr(transformers, f"{kind}ForSequenceClassification")
+    sizes = {} if kind == "XLNet" else SIZES
+    config = cls.config_class(**{**sizes, **CLASSIFIERS[kind], "vocab_size": 50, "num_labels": 3, **changes})
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, pad if pad in range(50) else None
+    torch.manual_seed(seed)
+    model = cls(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8 if parameter.dim() > 1 else 1)
+    config.pad_token_id = pad
+    return model
+
+
+def batch_of(rows, side="right", filler=3, longest=None):
+    longest = longest or max(map(len, rows))
+
+    def padded(row, value):
+        missing = [value] * (longest - len(row))
+        return missing + row if side == "left" else row + missing
+
+    return {
+        "input_ids": torch.tensor([padded(row, filler) for row in rows]),
+        "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in rows]),
+    }
+
+
+def one_by_one(model, rows=ROWS):
+    return torch.cat([model(**batch_of([row])).logits for row in rows])
+
+
+# --- the last token, whoever pads -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("side", ["right", "left"])
+@torch.no_grad()
+def test_rows_are_read_as_alone(kind, side):
+    pads = (7,) if kind == "Roberta" else (7, None, -1, 50)  # what is beyond the ids is none
+    for pad in pads:
+        model = classifier(kind, pad=pad)
+        alone = one_by_one(model)
+        for filler, longest in ((3, 5), (0, 9)):
+            found = call(model, batch_of(ROWS, side, filler, longest)).logits
+            torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-5 * float(alone.abs().max()))
+        assert model.config.pad_token_id == pad
+
+
+def test_student_and_teacher_whose_tokenizers_pad_otherwise():
+    student, teacher = classifier("GPT2", 1, pad=None), classifier("Llama", 2, pad=7)
+    model = tl.DistillationModel(student, {"teacher": teacher}, OBJECTIVE, SequenceClassification())
+    batch = {**batch_of(ROWS), "labels": torch.tensor([0, 2, -100, 1])}
+    out = model.train()(**batch)
+    out["loss"].backward()
+    found = [parameter.grad.clone() for parameter in student.parameters() if parameter.grad is not None]
+    q, p = one_by_one(student).log_softmax(-1), one_by_one(teacher).detach().log_softmax(-1)
+    soft = (p.exp() * (p - q)).sum(-1).mean()
+    hard = -(q[0, 0] + q[1, 2] + q[3, 1]) / 3
+    assert out["parts"]["soft"].item() == pytest.approx(soft.item(), rel=1e-5)
+    assert out["parts"]["hard"].item() == pytest.approx(hard.item(), rel=1e-5)
+    student.zero_grad()
+    (soft + hard).backward()
+    wanted = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+@torch.no_grad()
+def test_through_wrappers_and_without_a_mask():
+    model, rows = classifier("Llama", pad=None), [[5, 6, 3], [7, 8, 9]]
+    without = {"input_ids": torch.tensor(rows)}
+    torch.testing.assert_close(call(model, without).logits, one_by_one(model, rows), rtol=1e-5, atol=1e-5)
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(call(compiled, batch_of(ROWS)).logits, one_by_one(model), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_configuration_is_as_before_whatever_happens():
+    model = classifier("Llama", pad=None)
+    model.score.forward = lambda states: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        call(model, batch_of(ROWS))
+    assert model.config.pad_token_id is None
+    assert model.config.to_dict()["pad_token_id"] is None
+
+
+@torch.no_grad()
+def test_inputs_that_need_nothing_are_passed_on_as_they_are():
+    model, seen = classifier("Llama", pad=3), []
+    handle = model.register_forward_pre_hook(lambda _, args, given: seen.append(given), with_kwargs=True)
+    batch = batch_of(ROWS)
+    call(model, batch)
+    handle.remove()
+    assert all(torch.equal(seen[0][name], batch[name]) for name in batch)
+
+    class Wrapper(nn.Module):
+        """Knows how its rows are padded, and so is told what they are."""
+
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask):
+            return input_ids
+
+    left = batch_of(ROWS, "left", 4)
+    assert torch.equal(call(Wrapper(), left), left["input_ids"])
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def lengths(kind):
+    return {"Roberta": 24 - 8, "Bert": 16, "GPT2": 16, "OPT": 16}[kind]
+
+
+@pytest.mark.parametrize("kind", ["GPT2", "Bert", "Roberta", "OPT"])
+@torch.no_grad()
+def test_rows_longer_than_the_positions(kind, refused):
+    model, most = classifier(kind, pad=7), lengths(kind)
+    rows = [[5] * 3, [6] * most]
+    assert call(model, batch_of(rows)).logits.shape == (2, 3)
+    came = rf"row 1 of a batch has {most + 1} tokens, and the student \({kind}"
+    with refused(ShapeError, came, f"has {most} positions"):
+        call(model, batch_of([[5] * 3, [6] * (most + 1)]), "the student")
+    with refused(ShapeError, rf"the rows of a batch have {most + 1} tokens, padding included", "truncate or split"):
+        call(model, batch_of(rows, longest=most + 1))
+
+
+@torch.no_grad()
+def test_positions_that_are_computed_have_no_such_limit():
+    model = classifier("Llama", max_position_embeddings=4)
+    assert call(model, batch_of(ROWS)).logits.shape == (4, 3)
+    # Documents that share a row have positions of their own.
+    packed = {"input_ids": torch.full((1, 20), 5), "position_ids": torch.arange(10).repeat(2)[None]}
+    assert call(classifier("GPT2"), packed).logits.shape == (1, 3)
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_the_network_is_named(who, refused):
+    networks = {"student": llama(1), "teacher": llama(2), who: gpt2(3)}
+    model = tl.DistillationModel(networks["student"], {"teacher": networks["teacher"]}, OBJECTIVE, CausalLM())
+    batch = batch_of([[5, 6, 7], [8] * 65])
+    batch["labels"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
+    with refused(ShapeError, rf"row 1 .* 65 tokens, and the {who}.* \(GPT2LMHeadModel\) has 64 positions", "truncate"):
+        model(**batch)
+    strange = {name: value[:, :4].clone() for name, value in batch.items()}
+    strange["input_ids"][1, 2] = 400
+    networks = {"student": llama(1), "teacher": llama(2)}
+    networks["teacher" if who == "student" else "student"].resize_token_embeddings(401, mean_resizing=False)
+    shared = tl.VocabularyMap.prefix(400)
+    model = tl.DistillationModel(networks["student"], {"teacher": networks["teacher"]}, OBJECTIVE, CausalLM(), shared)
+    with refused(VocabularyError, rf"row 1 .* the id 400 at place 2, and the {who}.* for 400 ids", "from 0 to 399"):
+        model(**strange)
+
+
+@torch.no_grad()
+def test_ids_of_other_kinds(refused):
+    with refused(VocabularyError, "the id -1 at place 0", "embeddings for 400 ids"):
+        call(llama(), {"input_ids": torch.tensor([[-1, 5]])})
+    bert, batch = classifier("Bert"), batch_of(ROWS)
+    with refused(ModuleError, "'token_type_ids': '2 to 2'", "'bert.embeddings.token_type_embeddings': 2"):
+        call(bert, {**batch, "token_type_ids": torch.full_like(batch["input_ids"], 2)})
+    table = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2))
+    with refused(ModuleError, r"the network \(Sequential\).*'tokens': '0 to 9'", "'0': 9"):
+        call(table, {"tokens": torch.arange(10)[None]})
+
+
+@torch.no_grad()
+def test_padding_beyond_the_embeddings_is_no_fault_where_the_network_has_its_own():
+    model = classifier("Llama", pad=7)
+    torch.testing.assert_close(call(model, batch_of(ROWS, filler=50)).logits, one_by_one(model), rtol=1e-5, atol=1e-5)
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+def image_classifier(dtype=torch.float32):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)).to(dtype).eval()
+
+
+IMAGES = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_teacher_of_another_precision_reads_inputs_in_its_own(dtype):
+    student, teacher = image_classifier(), image_classifier(dtype)
+    model = tl.DistillationModel(student, {"teacher": teacher}, OBJECTIVE)
+    batch = {"inputs": IMAGES, "labels": torch.tensor([0, 1, 2, 0, 1])}
+    outs = [model.eval()(**batch) for _ in range(2)]
+    wanted = teacher(IMAGES.to(dtype))
+    for out in outs:
+        assert torch.equal(out["teachers"]["teacher"], wanted)
+        assert out["logits"].dtype == torch.float32
+    # A student, too.
+    half = tl.DistillationModel(image_classifier(dtype), {"teacher": image_classifier()}, OBJECTIVE).eval()
+    assert torch.equal(half(**batch)["logits"], wanted)
+
+
+@torch.no_grad()
+def test_one_that_brings_inputs_to_its_precision_itself_is_left_alone():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = nn.Linear(3, 2, dtype=torch.bfloat16)
+
+        def forward(self, x):
+            assert x.dtype == torch.float32
+            return self.inside((x - 1000).bfloat16())
+
+    x = torch.tensor([[1001.0, 1002.0, 1003.5]])
+    assert torch.equal(call(own := Own(), {"x": x}), own(x))
+
+
+@torch.no_grad()
+def test_autocast_and_masks():
+    network, x = nn.Linear(3, 2), torch.randn(2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(call(network, {"x": x}), network(x))
+        assert call(nn.Linear(3, 2).bfloat16(), {"x": x}).dtype == torch.bfloat16
+
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = nn.Linear(3, 2).half()
+
+        def forward(self, x, attention_mask):
+            assert attention_mask.dtype == torch.float32
+            return self.inside(x)
+
+    assert call(Masked(), {"x": x, "attention_mask": torch.zeros(2, 3)}).dtype == torch.float16
+
+
+@torch.no_grad()
+def test_what_else_a_network_raises_is_its_own():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        call(nn.Linear(3, 2), {"x": torch.zeros(2, 4)})
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        call(nn.Linear(3, 2).half(), {"x": torch.zeros(2, 4)})
