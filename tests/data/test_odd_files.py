@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import time
 
@@ -102,27 +103,30 @@ def test_other_files_are_refused_by_name(tmp_path, refused, name):
 
 
 @pytest.mark.parametrize(
-    ("names", "came"),
+    ("names", "came", "pattern"),
     [
-        (["train.jsonl", "README.md"], "README.md among its texts"),
-        (["a.txt", "LICENSE.txt"], "LICENSE.txt among its texts"),
-        (["a.txt", "LICENSE"], "LICENSE among its texts"),
-        (["a.jsonl", "b.parquet"], "several kinds, a.jsonl and b.parquet"),
-        (["a.txt", "dataset_info.json"], "several kinds"),
-        (["train-0.parquet", "test-0.parquet"], "several splits, test-0.parquet and train-0.parquet"),
-        (["a.jsonl", "validation.jsonl"], "several splits"),
-        (["imdb.train.jsonl", "imdb.dev.jsonl"], "several splits"),
-        (["imdb_train.csv", "imdb_test.csv"], "several splits"),
-        (["train/a.txt", "test/a.txt"], "several splits, test/a.txt and train/a.txt"),
+        (["train.jsonl", "README.md"], "README.md among its data", "**/*.jsonl"),
+        (["data/train-0.parquet", "data/test-0.parquet", "README.md"], "README.md among", "data/train-*.parquet"),
+        (["a.txt", "LICENSE.txt"], "LICENSE.txt among its data", "a.txt"),
+        (["a.txt", "LICENSE"], "LICENSE among its data", "**/*.txt"),
+        (["a.jsonl", "b.parquet"], "several kinds, a.jsonl and b.parquet", "**/*.jsonl"),
+        (["a.parquet", "dataset_info.json"], "several kinds", "**/*.parquet"),
+        (["train-0.parquet", "test-0.parquet"], "several splits, test-0.parquet and train-0.p", "train-*.parquet"),
+        (["a.jsonl", "validation.jsonl"], "several splits", "a.jsonl"),
+        (["imdb.train.jsonl", "imdb.dev.jsonl"], "several splits", "imdb.train.jsonl"),
+        (["imdb_train.csv", "imdb_test.csv"], "several splits", "imdb_train.csv"),
+        (["train/a.txt", "test/a.txt"], "several splits, test/a.txt and train/a.txt", "train/*.txt"),
     ],
 )
-def test_a_folder_is_of_one_kind_and_one_split(tmp_path, refused, names, came):
+def test_a_folder_is_of_one_kind_and_one_split(tmp_path, refused, names, came, pattern):
     folder = tmp_path / "data"
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text('{"text": "a"}')
-    with refused(DataError, came, "a pattern, such as"):
+        write(folder / name, ROWS)
+    with refused(DataError, came, re.escape(f"such as {folder}/{pattern}") + "$"):
         read_rows(folder)
+    rows = read_rows(f"{folder}/{pattern}")
+    assert rows in (ROWS, ROWS[:1])
 
 
 def test_folders_of_one_kind_and_split_are_read_whole(tmp_path):
@@ -272,10 +276,33 @@ def test_fields_that_are_not_read_are_told_once(tmp_path, caplog, suffix):
             take()
         told = [record.getMessage() for record in caplog.records if "not used" in record.getMessage()]
         assert len(told) == 1
-        assert f"of each row only {read} are read" in told[0]
+        assert f"; only {read} are read" in told[0]
         for name in unread.split(", "):
             assert name in told[0]
         caplog.clear()
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
+        "{% for m in messages %}{{ m.content }}{% endfor %}",
+    ],
+)
+def test_fields_of_messages_that_the_template_does_not_name_are_told(caplog, template):
+    talk = tokenizer()
+    talk.chat_template = template
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "while", "weight": 0}]
+    with caplog.at_level(logging.WARNING, "tutelage.data"):
+        encode([{"messages": turns}] * 3, talk, 32)
+    assert [r.getMessage() for r in caplog.records] == [
+        "the data, messages: not used: 'weight' (3 times); only 'role', 'content' are read"
+    ]
+    caplog.clear()
+    talk.chat_template += "{# weight #}"
+    with caplog.at_level(logging.WARNING, "tutelage.data"):
+        encode([{"messages": turns}], talk, 32)
+    assert not caplog.records
 
 
 def test_nothing_is_told_where_all_is_read(caplog):
@@ -488,6 +515,14 @@ def test_16_bits_can_be_resized_and_stand_beside_colours(pictures, tmp_path):
     assert data.shape == (3, 2, 2)
     assert np.allclose(data.test.inputs[0], 32768 / 65535, atol=1e-6)
     assert data.test.inputs[-1][:, 0, 0].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "val", "TEST"), ("validation", "test")])
+def test_folders_of_splits_are_no_classes(tmp_path, refused, names):
+    for name in names:
+        (tmp_path / name / "cat").mkdir(parents=True)
+    with refused(DataError, f"holds the folders .*'{names[0]}'", "as `test`"):
+        images(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])

@@ -49,6 +49,7 @@ def encode(
     encoder = _Encoder(tokenizer, length, long_texts, long_completions, template_options, place)
     documents = list(encoder.documents(rows))
     encoder.unread.tell()
+    encoder.unread_of_messages.tell()
     if encoder.left_out:
         log.warning("%s: left out %s", place, ", ".join(f"{n} {why}" for why, n in encoder.left_out.items()))
     if not documents:
@@ -71,6 +72,7 @@ class _Encoder:
         self.template_options = template_options
         self.left_out: Counter[str] = Counter()
         self.unread = Unread([name for form in _FORMS for name in form], place)
+        self.unread_of_messages = Unread(["role", "content"], f"{place}, messages")
         self.before, _ = around(tokenizer)
 
     def documents(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Document]:
@@ -130,6 +132,10 @@ class _Encoder:
 
     def _conversation(self, place: str, messages: Any) -> Iterator[Document]:
         yield from self._whole(place, chat(self.tokenizer, messages, place, self.template_options))
+        template = str(self.tokenizer.chat_template)
+        for message in messages:
+            # What a template names it may read.
+            self.unread_of_messages.add({name: value for name, value in message.items() if name not in template})
 
     def _whole(self, place: str, document: Document) -> Iterator[Document]:
         if not any(document.targets[1:]):

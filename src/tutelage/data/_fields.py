@@ -48,7 +48,5 @@ class Unread:
     def tell(self) -> None:
         """Log the fields once, if there are any."""
         if self.rows:
-            found = ", ".join(f"{name!r} ({count:,} rows)" for name, count in sorted(self.rows.items()))
-            log.warning(
-                "%s: not used: %s; of each row only %s are read", self.place, found, ", ".join(map(repr, self.read))
-            )
+            found = ", ".join(f"{name!r} ({count:,} times)" for name, count in sorted(self.rows.items()))
+            log.warning("%s: not used: %s; only %s are read", self.place, found, ", ".join(map(repr, self.read)))

@@ -19,7 +19,7 @@ PLAIN = frozenset(
 )
 """Files that are one text each: prose and source code. Files of rows and markup are not among them."""
 
-_SPLITS = {
+SPLITS = {
     **dict.fromkeys(("test", "tests", "testing"), "test"),
     **dict.fromkeys(("dev", "eval", "evaluation", "heldout", "val", "valid", "validation"), "validation"),
 }
@@ -69,24 +69,32 @@ def _inside(folder: Path) -> list[Path]:
 
 def _check_alike(folder: Path, files: Sequence[Path]) -> None:
     """Raise `DataError` unless the files of a folder are of one kind and one split, and all of them data."""
-    for file in files:
-        if file.stem.lower() in _ABOUT and len(files) > 1:
-            other = next(other for other in files if other != file)
-            raise _not_alike(folder, f"{_inner(folder, file)} among its texts", f"**/*{other.suffix}")
+    came = None
+    data = [file for file in files if file.stem.lower() not in _ABOUT]
+    if data and len(data) < len(files):
+        came = f"{_inner(folder, next(file for file in files if file not in data))} among its data"
     for what, of in (("kinds", _kind), ("splits", _split)):
-        groups = {of(file.relative_to(folder)): file for file in reversed(files)}
-        if len(groups) > 1:
+        groups = {of(file.relative_to(folder)): _inner(folder, file) for file in reversed(data)}
+        if len(groups) > 1 and came is None:
             one, other = sorted(groups.values())[:2]
-            begin = "**/" if of is _kind else re.split(r"[^A-Za-z]", _inner(folder, one))[0]
-            came = f"files of several {what}, {_inner(folder, one)} and {_inner(folder, other)} among them"
-            raise _not_alike(folder, came, f"{begin}*{one.suffix}")
+            came = f"files of several {what}, {one} and {other} among them"
+    if came is not None:
+        raise DataError(
+            f"{folder} holds {came}; expected data of one kind and split: move the others away, or name what is meant "
+            f"by a pattern, such as {_pattern(folder, data, files)}"
+        )
 
 
-def _not_alike(folder: Path, came: str, pattern: str) -> DataError:
-    return DataError(
-        f"{folder} holds {came}; expected data of one kind and split: move the others away, or name what is meant by a "
-        f"pattern, such as {folder.as_posix()}/{pattern}"
-    )
+def _pattern(folder: Path, data: Sequence[Path], files: Sequence[Path]) -> str:
+    """Return a pattern for data of one kind and split, those to train on if there are any; it fits no other file."""
+    splits = {file: _split(file.relative_to(folder)) for file in data}
+    first = min(data, key=lambda file: (splits[file], _kind(file) in ("plain", ".json")))
+    others = [file for file in files if file.suffix == first.suffix and splits.get(file) != splits[first]]
+    if not others:
+        return f"{folder.as_posix()}/**/*{first.suffix}"
+    if all(other.parent != first.parent for other in others):
+        return f"{first.parent.as_posix()}/*{first.suffix}"
+    return f"{first.parent.as_posix()}/{re.sub('[0-9]+', '*', first.name)}"
 
 
 def _kind(file: PurePath) -> str:
@@ -99,8 +107,8 @@ def _split(file: PurePath) -> str:
     for part in (*file.parent.parts, file.name.split(".")[0], file.stem):
         words = re.findall(r"[a-z]+", part.lower())
         for word in words[:1] + words[-1:]:
-            if word in _SPLITS:
-                return _SPLITS[word]
+            if word in SPLITS:
+                return SPLITS[word]
     return ""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tutelage.data._find import SPLITS
 from tutelage.data._labels import MARKS, UNLABELLED, spelled
 from tutelage.data._parts import check_classes, divide, hold_out, sorted_names
 from tutelage.data._pixels import read_header, read_pixels
@@ -73,6 +74,12 @@ class _Files:
 def _by_class(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected one with a folder of images per class")
+    names = [entry.name for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    if names and {name.lower() for name in names} <= {"train", "training", *SPLITS}:
+        raise DataError(
+            f"{folder} holds the folders {names}, which are splits; expected a folder per class: name one split as "
+            "`images` and another as `test`"
+        )
     found: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
