@@ -24,10 +24,17 @@ def fail_at(patch, number, kind):
                 return real(path, *rest)
             if name in ("write_bytes", "write_by"):
                 real(path, *rest)
-                os.truncate(path, path.stat().st_size // 2)
+                _halve(path)
             if kind == KILLED:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(kind, os.strerror(kind), str(path))
 
         patch.setattr(manifest, name, operation)
     return count
+
+
+def _halve(path):
+    """Leave half of a file; of a folder, half of its largest file."""
+    if path.is_dir():
+        path = max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    os.truncate(path, path.stat().st_size // 2)

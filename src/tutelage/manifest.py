@@ -272,25 +272,22 @@ def make_folder(path: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a small file."""
-    path.write_bytes(data)
+    with naming(path):
+        path.write_bytes(data)
 
 
 def write_by(path: Path, write: Callable[[Path], object]) -> None:
-    """Let a library write a file or a folder; a failed write is an OSError with its path, in whatever words it came."""
-    try:
+    """Let a library write a file or a folder."""
+    with naming(path):
         write(path)
-    except Exception as error:
-        number = _errno_of(error)
-        if number is None or (isinstance(error, OSError) and error.filename is not None):
-            raise
-        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def sync(path: Path) -> None:
     """Wait until a file is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -317,6 +314,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make what the system refuses an OSError that names a path, in whatever words a library tells of it."""
+    try:
+        yield
+    except Exception as error:
+        number = _errno_of(error)
+        if number is None or (isinstance(error, OSError) and error.filename is not None):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _errno_of(error: BaseException | None) -> int | None:

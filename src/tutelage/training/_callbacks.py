@@ -14,6 +14,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tutelage import manifest
+
 # Numbers of the clock, which no second run has, and the summary of the last session.
 _OF_THE_CLOCK = ("_runtime", "_per_second", "_preparation_time", "_timestamp")
 
@@ -39,9 +41,10 @@ class MetricsLog(TrainerCallback):
         lines = [_line(int(entry["step"]), entry) for entry in state.log_history]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all: a second crash must not cost the lines of the first run.
-        beside = self.path.with_name(self.path.name + ".new")
-        beside.write_text("".join(line for line in lines if line is not None))
-        beside.replace(self.path)
+        manifest.sweep(self.path.parent)
+        beside = manifest.private(self.path, "part")
+        manifest.write_bytes(beside, "".join(line for line in lines if line is not None).encode())
+        manifest.rename(beside, self.path)
 
     def on_log(
         self,
@@ -55,7 +58,7 @@ class MetricsLog(TrainerCallback):
         line = _line(state.global_step, logs or {})
         if line is None or not state.is_world_process_zero:
             return
-        with self.path.open("a") as file:
+        with manifest.naming(self.path), self.path.open("a") as file:
             file.write(line)
 
 
