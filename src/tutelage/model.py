@@ -16,7 +16,7 @@ from tutelage.distributions import Distribution, HeadStates, Labels, Logits
 from tutelage.errors import CompatibilityError, LayerError, ModuleError, ParameterError, TeacherError
 from tutelage.execution import as_student, exact_dtype
 from tutelage.features import Taps, find_layer, tapped
-from tutelage.networks import check_mode, check_outputs
+from tutelage.networks import check_mode, check_outputs, check_own_losses
 from tutelage.objective import FeatureTerm, Objective, Term
 from tutelage.tasks import Classification, Task, batch_length, call, check_one_each, check_teacher, right_padded
 from tutelage.teachers import ClassOrder, LiveTeacher, class_order
@@ -118,6 +118,9 @@ class DistillationModel(nn.Module):
         "logits" are there unless the student's never exist as a whole. Rows of tokens that are padded on the left are
         moved to the right (`tasks.right_padded`), and what is returned of them is in that order.
         """
+        if self.training:
+            # A model that is only evaluated may be made of a teacher.
+            check_own_losses("the student", self.student)
         if not self.task.compares_rows:
             batch = right_padded(batch)
         inputs = self.task.inputs(batch)

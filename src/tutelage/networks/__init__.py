@@ -11,6 +11,7 @@ from tutelage.networks._classes import (
 )
 from tutelage.networks._kinds import Kind, kind_of
 from tutelage.networks._modes import check_mode
+from tutelage.networks._own_losses import check_own_losses
 from tutelage.networks._wrappers import bare_name, config_of, is_compiled, signature_of, unwrapped
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "check_exclusive",
     "check_mode",
     "check_outputs",
+    "check_own_losses",
     "class_names",
     "class_places",
     "config_of",

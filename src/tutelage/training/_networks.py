@@ -11,6 +11,7 @@ from torch import nn
 from tutelage.errors import ParameterError, VocabularyError
 from tutelage.model import DistillationModel
 from tutelage.models import HeadModel, language_model, vocabulary_width
+from tutelage.networks import check_own_losses
 from tutelage.objective import Objective
 from tutelage.tasks import CausalLM, MaskedLM, Task, task_of
 from tutelage.teachers import LiveTeacher
@@ -41,10 +42,12 @@ def as_model(
         twice = [name for name, value in given if value is not None]
         if twice:
             raise ParameterError(f"the model is a DistillationModel, which has its own {twice}; expected them once")
+        check_own_losses("the student", model.student)
         _check_widths(model)
         return model
     if objective is None:
         raise ParameterError("objective=None: expected an Objective of terms; it says what is trained")
+    check_own_losses("the student", model)
     teachers = {} if teacher is None else dict(teacher) if isinstance(teacher, Mapping) else {"teacher": teacher}
     chosen = task_of(model) if task is None else task
     if task is None and chosen is not None:
