@@ -81,15 +81,15 @@ def test_after_the_last_step_nothing_is_left_to_do(tmp_path, length):
 
 
 class PressCtrlC(TrainerCallback):
-    """Presses Ctrl-C in the middle of a step."""
+    """Presses Ctrl-C in the middle of a step, or sends another signal."""
 
-    def __init__(self, *steps):
-        self.steps = list(steps)
+    def __init__(self, *steps, by=signal.SIGINT):
+        self.steps, self.by = list(steps), by
 
     def on_step_begin(self, args, state, control, **kwargs):
         while self.steps and state.global_step + 1 == self.steps[0]:
             self.steps.pop(0)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.by)
 
 
 @pytest.mark.parametrize(("strategy", "step"), list(itertools.product(STRATEGIES, [1, 3, 5, 8])))
@@ -173,3 +173,30 @@ def test_another_model_or_objective_is_refused(tmp_path):
     other = tl.Objective({"gentle": tl.Term(tl.ForwardKL())})
     with pytest.raises(InputError, match=r"\['hard', 'loss', 'soft'\].*\['gentle', 'loss'\]"):
         make(tmp_path, objective=other).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_are_as_ctrl_c(tmp_path, name):
+    signum = getattr(signal, name)
+    whole = make(tmp_path / "whole", save="no")
+    whole.train()
+    passed_on = []
+    before = signal.signal(signum, lambda *arguments: passed_on.append(arguments[0]))
+    try:
+        listener = Interruptible()
+        stopped = make(tmp_path / "stopped", [listener, PressCtrlC(4, by=signum)], save="no")
+        stopped.train()
+        assert (stopped.interrupted, listener.signal, stopped.state.global_step) == (True, signum, 4)
+        resumed = make(tmp_path / "stopped", save="no")
+        resumed.train(resume_from_checkpoint=True)
+        assert_same(result(resumed, tmp_path / "stopped"), result(whole, tmp_path / "whole"))
+        assert passed_on == []
+        # A second one is for whoever listened before.
+        make(tmp_path / "twice", [Interruptible(), PressCtrlC(2, 2, by=signum)], save="no").train()
+        assert passed_on == [signum]
+        signal.signal(signum, signal.SIG_IGN)
+        ignoring = make(tmp_path / "ignored", [Interruptible(), PressCtrlC(2, by=signum)], save="no")
+        ignoring.train()
+        assert not ignoring.interrupted
+    finally:
+        signal.signal(signum, before)

@@ -16,7 +16,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 a check failed, 4 damaged data, 130 interrupted.",
+    epilog="Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 a check failed, 4 damaged data, 130 interrupted, "
+    "143 terminated.",
 )
 
 Source = Annotated[

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shlex
 import shutil
+import stat
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -47,6 +50,7 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: str 
 
     width: where the last column is broken, to go on under its begin.
     """
+    rows = [[printable(cell, one_line=True) for cell in row] for row in rows]
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     begin = len(indent) + sum(widths[:-1]) + 2 * (len(widths) - 1)
     room = 2**20 if width is None else max(20, width - begin)
@@ -83,8 +87,76 @@ def _program() -> str:
     return os.path.relpath(here) if here.is_relative_to(Path.cwd()) else str(here)
 
 
+def printable(text: str, *, one_line: bool = False) -> str:
+    r"""Return text with everything that is not seen, such as what moves a terminal's cursor, written out.
+
+    Recipes, data and models come from anybody, and so do the words in them.
+
+    >>> printable("red: \x1b[31m, two\nlines"), printable("a\nb", one_line=True)
+    ('red: \\x1b[31m, two\nlines', 'a\\nb')
+    """
+    kept = "" if one_line else "\n"
+    return "".join(sign if sign.isprintable() or sign in kept else ascii(sign)[1:-1] for sign in text)
+
+
+class Talk:
+    """Stderr, for a library that draws there: what cannot be shown is not shown, and nothing fails because of it."""
+
+    def write(self, text: str) -> int:
+        """Write as far as there is anybody to read."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush likewise."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+def open_closed_streams() -> None:
+    """Open what the caller closed (`>&-`), or the first files that are written would get the numbers of the outputs."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - to the end
+
+
 def _line(stream: Any, text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     # A terminal that cannot show a letter gets a question mark for it, and not a traceback.
-    stream.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
-    stream.flush()
+    shown = (printable(text) + "\n").encode(encoding, errors="replace")
+    try:
+        stream.write(shown.decode(encoding))
+        stream.flush()
+    except OSError as error:
+        # Talk that nobody hears stops no work. Data that cannot be written is an error, unless its reader has gone.
+        if stream is sys.stdout and not _is_gone(stream, error):
+            raise
+        _let_go(stream)
+    except RuntimeError:
+        # A signal came in the middle of another line, and has something to say.
+        with contextlib.suppress(OSError, ValueError):
+            os.write(stream.fileno(), shown)
+
+
+def _is_gone(stream: Any, error: OSError) -> bool:
+    """Return whether there is nobody at the other end: of a pipe that was closed, or of a terminal."""
+    if error.errno != errno.EIO:
+        return isinstance(error, BrokenPipeError)
+    with contextlib.suppress(OSError, ValueError):
+        return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
+    return False
+
+
+def _let_go(stream: Any) -> None:
+    """Send what else is written to a stream nowhere, what Python still holds back for it included."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

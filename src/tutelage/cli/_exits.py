@@ -5,7 +5,8 @@
     2    usage or configuration: the command, the recipe, or what it names cannot be used
     3    a check failed: what was measured again differs from what was recorded
     4    damaged data: a file whose contents are not what was written
-    130  interrupted
+    130  interrupted by Ctrl-C
+    143  terminated by SIGTERM
 
 What was handed over and cannot be used is 2, and nothing was written. What goes wrong on the way is 1.
 """
@@ -13,7 +14,6 @@ What was handed over and cannot be used is 2, and nothing was written. What goes
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 
 from typer.exceptions import Abort, TyperException
@@ -28,6 +28,7 @@ from tutelage.errors import (
     TutelageError,
 )
 from tutelage.packages import broken_package
+from tutelage.signals import code_of
 
 OK, FAILED, USAGE, CHECK_FAILED, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -46,7 +47,9 @@ def explain(error: BaseException) -> tuple[int, str]:
     """Return the exit code for an error, and what is said about it."""
     if isinstance(error, TyperException):
         return error.exit_code, _usage(error)
-    if isinstance(error, (KeyboardInterrupt, Abort)):
+    if isinstance(error, KeyboardInterrupt):
+        return code_of(error), "interrupted"
+    if isinstance(error, Abort):
         return INTERRUPTED, "interrupted"
     if isinstance(error, TutelageError):
         return _code(error), str(error)
@@ -70,7 +73,7 @@ def report_error(error: BaseException, *, debug: bool) -> int:
     """Say what went wrong, with a traceback only where it was asked for, and return the exit code."""
     code, text = explain(error)
     if debug:
-        traceback.print_exception(error, file=sys.stderr)
+        say("".join(traceback.format_exception(error)).rstrip(), of_any=True)
     # What one process cannot do another can, so that each speaks of its own errors.
     say(text if "\n" in text else f"tutelage: {text}", of_any=True)
     return code

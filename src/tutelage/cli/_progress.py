@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from tutelage.cli._console import is_terminal, say
+from tutelage.cli._console import Talk, is_terminal, printable, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -47,7 +47,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """Write a line, above the bar if there is one."""
         if self.bar is not None and self.task is not None:
-            self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         else:
             say(text)
 
@@ -124,7 +124,7 @@ def _bar() -> Bar:
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[numbers]}"),
+        TextColumn("{task.fields[numbers]}", markup=False),
     ]
     # NO_COLOR and TERM=dumb are honoured by the console.
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=Console(file=cast(TextIO, Talk())), transient=True)

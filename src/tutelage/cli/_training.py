@@ -10,12 +10,13 @@ import typer
 
 from tutelage.cli._console import is_first, put, put_json, say, say_next
 from tutelage.cli._describe import describe
-from tutelage.cli._exits import INTERRUPTED
+from tutelage.cli._exits import OK
 from tutelage.cli._folders import new_folder
 from tutelage.cli._results import summary
 from tutelage.config import Recipe, load
 from tutelage.errors import MissingPackageError
 from tutelage.run_folder import COMPLETE, RunFolder, read_json
+from tutelage.signals import code_of, terminable
 
 DEMO = "digits-few-labels"
 
@@ -51,7 +52,7 @@ def train(
         recipe = load(source, overrides)
         name = Path(source).stem
         folder = new_folder(name, out)
-    say(f"{name}: {recipe.description}" if recipe.description else name)
+    say(f"{name}: {' '.join(recipe.description.split())}" if recipe.description else name)
     if dry_run:
         _plan(recipe, name, folder, as_json=as_json)
         say_next("train", *_again(source, overrides, out, resume))
@@ -110,23 +111,30 @@ def _carry_out(recipe: Recipe | None, name: str, folder: Path, *, report: bool, 
 
     recipe: None to go on with the run in the folder.
     """
-    say("loading PyTorch and the data ...")
-    try:
-        from tutelage.cli._watching import Watcher
-        from tutelage.runs import run
+    with terminable():
+        try:
+            say("loading PyTorch and the data ...")
+            code = _run(recipe, name, folder, report=report, as_json=as_json)
+        except KeyboardInterrupt as stop:
+            code = code_of(stop)
+    if code != OK:
+        _say_how_to_go_on(folder)
+        raise typer.Exit(code)
 
-        with Watcher() as watcher:
-            summary = run(recipe, folder, name=name, resume=recipe is None, on_event=watcher)
-        if not is_first():
-            if summary.status == COMPLETE:
-                return
-        elif not watcher.interrupted:
-            _show(folder, report=report, as_json=as_json)
-            return
-    except KeyboardInterrupt:
-        pass
-    _say_how_to_go_on(folder)
-    raise typer.Exit(INTERRUPTED)
+
+def _run(recipe: Recipe | None, name: str, folder: Path, *, report: bool, as_json: bool) -> int:
+    """Train and show what came of it; return the exit code."""
+    from tutelage.cli._watching import Watcher
+    from tutelage.runs import run
+
+    with Watcher() as watcher:
+        summary = run(recipe, folder, name=name, resume=recipe is None, on_event=watcher)
+    if summary.status != COMPLETE:
+        assert summary.signal is not None, summary
+        return 128 + summary.signal
+    if is_first():
+        _show(folder, report=report, as_json=as_json)
+    return OK
 
 
 def _show(folder: Path, *, report: bool, as_json: bool) -> None:

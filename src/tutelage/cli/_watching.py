@@ -11,7 +11,6 @@ from tutelage.runs import (
     ArmDone,
     ArmStarted,
     Event,
-    Interrupted,
     Note,
     Plan,
     Progress,
@@ -34,7 +33,7 @@ class Watcher:
     def __init__(self) -> None:
         self.reporter = Reporter()
         self.plan: Plan | None = None
-        self.fitted = self.interrupted = False
+        self.fitted = False
 
     def __enter__(self) -> Watcher:
         self.reporter.__enter__()
@@ -71,9 +70,7 @@ class Watcher:
             case Note():
                 reporter.say(f"  {event.text}")
             case Stopping():
-                reporter.say("Stopping: the step is being finished and saved. Ctrl-C again stops at once.")
-            case Interrupted():
-                self.interrupted = True
+                reporter.say("Stopping: the step is being finished and saved. A second signal stops at once.")
 
     def _steps(self, event: ArmDone) -> int:
         """Return the steps that a network counts for; a teacher that was not fitted here counts for none."""

@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to. status: "complete" or "interrupted"; scores: those of the run, as in its scores.json."""
+    """What a run came to.
+
+    status: "complete" or "interrupted"; scores: those of the run, as in its scores.json; signal: the one that
+    interrupted it.
+    """
 
     folder: Path
     status: str
     scores: Mapping[str, Any]
     seconds: float
+    signal: int | None = None
 
 
 class Event:
@@ -88,7 +93,7 @@ class Note(Event):
 
 @dataclass(frozen=True)
 class Stopping(Event):
-    """Ctrl-C was pressed: the step is being finished and saved."""
+    """A signal came: the step is being finished and saved."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from tutelage.runs._plan import Plan, prepare
 from tutelage.runs._record import environment, record, update, write_scores
 from tutelage.runs._teacher import teacher_of
 from tutelage.runs._training import WATCHING, Lesson, OnEvent, Stopped, train
+from tutelage.signals import terminable
 
 _LOCK = ".lock"
 
@@ -52,8 +53,8 @@ def run(
 
     recipe: None where a run is resumed: the recipe in its folder decides. folder: new or empty, or, with resume, that
     of a run that was stopped; what is done there is kept, and what is not goes on from its last checkpoint to the same
-    bytes. name: the recipe's, for the report. on_event: called with each `Event`. After Ctrl-C all is saved, and the
-    status is "interrupted".
+    bytes. name: the recipe's, for the report. on_event: called with each `Event`. After Ctrl-C or SIGTERM all is saved,
+    and the status is "interrupted".
 
     Where a launcher started several processes, all of them call this; the first decides on the folder, writes and
     tells, and a batch is shared among them.
@@ -65,7 +66,7 @@ def run(
     _ranks.join(load(RunFolder.open(place).recipe) if recipe is None and resume else recipe)
     place = Path(_ranks.agreed(str(place)))
     tell: OnEvent = _silent if on_event is None or not _ranks.is_first() else on_event
-    with noted(tell):
+    with terminable(), noted(tell):
         plan = _resumed(place, tell) if resume else _new(recipe, place, name)
         with _alone(place), with_threads(plan.threads):
             return _carry_out(plan, RunFolder(place), tell)
@@ -166,8 +167,8 @@ def _carry_out(plan: Plan, folder: RunFolder, tell: OnEvent) -> RunSummary:
     try:
         _train_all(plan, folder, tell)
         scores = _ranks.together(lambda: write_scores(folder, plan.subject.measure))
-    except Stopped:
-        summary = RunSummary(folder.path, INTERRUPTED, {}, end(INTERRUPTED))
+    except Stopped as stopped:
+        summary = RunSummary(folder.path, INTERRUPTED, {}, end(INTERRUPTED), stopped.signal)
         tell(Interrupted(folder.path))
         return summary
     except KeyboardInterrupt:
@@ -241,10 +242,10 @@ def _scored(plan: Plan, network: nn.Module, folder: ArmFolder, seconds: float, a
     return scores
 
 
-def _stop_if(stop: bool) -> None:
-    """Stop between two networks where Ctrl-C came at the last step of one."""
-    if stop:
-        raise Stopped
+def _stop_if(signum: int | None) -> None:
+    """Stop between two networks where a signal came at the last step of one."""
+    if signum is not None:
+        raise Stopped(signum)
 
 
 def _silent(event: Event) -> None:

@@ -27,13 +27,13 @@ from tutelage.runs._plan import Plan
 from tutelage.runs._training import Lesson, OnEvent, train
 
 
-def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Module, float, bool]:
-    """Return the teacher, its model in the run's folder; how long it was fitted; whether the run is to stop now."""
+def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Module, float, int | None]:
+    """Return the teacher, its model in the run's folder; how long it was fitted; the signal by which to stop now."""
     spec, mine, subject = plan.recipe.teacher, folder.teacher, plan.subject
     assert spec is not None, plan.recipe
     if _ranks.agreed(subject.is_saved(mine.model)):
         on_event(TeacherReused("run", mine.model))
-        return subject.load(mine.model), 0.0, False
+        return subject.load(mine.model), 0.0, None
     _ranks.together(lambda: mine.path.mkdir(exist_ok=True))
     if spec.fit is None:
         network = subject.network("teacher", 0)
@@ -41,7 +41,7 @@ def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Mod
             _ranks.together(lambda: subject.save(network, "teacher", mine.model))
         source = spec.model if isinstance(spec, SavedModel) else spec.weights
         on_event(TeacherReused("weights", mine.model if source is None else Path(source)))
-        return network, 0.0, False
+        return network, 0.0, None
     start = subject.network("teacher", spec.fit.seed)
     made_from = _made_from(plan, spec.fit, start)
     place = place_of(made_from)
@@ -55,7 +55,7 @@ def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Mod
 
         if _ranks.together(reuse):
             on_event(TeacherReused("cache", place))
-            return subject.load(mine.model), 0.0, False
+            return subject.load(mine.model), 0.0, None
         network, seconds, stop = _fit(plan, spec.fit, start, folder, on_event)
         if can_keep and _ranks.is_first():
             can_keep = _kept(mine.model, place, made_from, on_event)
@@ -65,7 +65,7 @@ def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Mod
 
 def _fit(
     plan: Plan, fit: FitSpec, network: nn.Module, folder: RunFolder, on_event: OnEvent
-) -> tuple[nn.Module, float, bool]:
+) -> tuple[nn.Module, float, int | None]:
     subject, mine = plan.subject, folder.teacher
     lesson = Lesson(
         seed=None,

@@ -1,4 +1,4 @@
-"""One network trained to its end, or to where Ctrl-C stops it, and gone on with from there."""
+"""One network trained to its end, or to where a signal stops it, and resumed from there."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ WATCHING = 0
 """The seed of what makes batches of held-out rows: what it hides is the same for every network, whatever its seed."""
 
 
-class Stopped(Exception):  # noqa: N818 - no error: Ctrl-C was pressed, and all is saved
-    """Training was stopped, and its checkpoint is there."""
+class Stopped(Exception):  # noqa: N818 - no error: a signal came, and all is saved
+    """Training was stopped, and its checkpoint is there. signal: which stopped it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signal = signum
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +54,10 @@ class Lesson:
     vocabulary: VocabularyMap | None
 
 
-def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
-    """Train, from the last checkpoint if there is one; return seconds, and whether Ctrl-C came too late to stop it.
+def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, int | None]:
+    """Train, from the last checkpoint if there is one; return seconds, and the signal that came too late to stop it.
 
-    Errors: `Stopped` after Ctrl-C, and those of `DistillationTrainer`.
+    Errors: `Stopped` after a signal, and those of `DistillationTrainer`.
     """
     folder, steps = lesson.folder, lesson.arguments.max_steps
     checkpoint = _ranks.together(lambda: last_checkpoint(folder.checkpoints))
@@ -82,8 +86,9 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, bool]:
     trainer.remove_callback(PrinterCallback)
     trainer.train(checkpoint)
     if trainer.interrupted:
-        raise Stopped
-    return clock.seconds, stop.requested
+        assert stop.signal is not None, stop
+        raise Stopped(stop.signal)
+    return clock.seconds, stop.signal
 
 
 def _seconds_before(folder: ArmFolder) -> float:

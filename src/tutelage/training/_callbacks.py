@@ -1,12 +1,10 @@
-"""What listens to a training run: the log on disk, and Ctrl-C."""
+"""What listens to a training run: the log on disk, and the signals that ask it to stop."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -14,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tutelage import manifest
+from tutelage import manifest, signals
 
 # Numbers of the clock, which no second run has, and the summary of the last session.
 _OF_THE_CLOCK = ("_runtime", "_per_second", "_preparation_time", "_timestamp")
@@ -75,26 +73,31 @@ def _line(step: int, logs: Mapping[str, Any]) -> str | None:
 
 
 class Interruptible(TrainerCallback):
-    """Makes Ctrl-C harmless: the step is finished, a checkpoint is written, the run stops, and can be resumed.
+    """Makes Ctrl-C, SIGTERM and SIGHUP harmless: the step is finished, a checkpoint is written, training stops.
 
-    A second Ctrl-C stops at once. The handlers that were there before are put back at the end of training, whatever
-    ends it. notify: called at the first Ctrl-C. `requested` tells whether it was pressed, `interrupted` whether it
-    ended the run before its last step. Outside the main thread, which alone gets signals, it does nothing.
+    It can be resumed from there. A second signal stops at once. The handlers that were there before are put back at the
+    end of training, whatever ends it. notify: called at the first signal. `signal` is its number, None before;
+    `interrupted` tells whether it ended training before its last step. Outside the main thread, which alone gets
+    signals, it does nothing.
     """
 
     def __init__(self, notify: Callable[[], None] | None = None) -> None:
         self.notify = notify
-        self.requested = self.interrupted = False
-        self._before: Any = None
-        self._listening = False
+        self.signal: int | None = None
+        self.interrupted = False
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal came."""
+        return self.signal is not None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start to listen."""
-        if not self._listening and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
-            self._listening = True
+        if not self._before:
+            self._before = signals.listen(self._on_signal)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save and stop, if that was asked for."""
@@ -110,15 +113,16 @@ class Interruptible(TrainerCallback):
             control.should_log = control.should_evaluate = control.should_save = False
 
     def restore(self) -> None:
-        """Put back the handler that was there before; the trainer calls it however training ends."""
-        if self._listening:
-            signal.signal(signal.SIGINT, self._before)
-            self._listening = False
+        """Put back the handlers that were there before; the trainer calls it however training ends."""
+        signals.restore(self._before)
+        self._before = {}
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.requested:
+            before = self._before
             self.restore()
-            signal.default_int_handler(signum, frame)
-        self.requested = True
+            signals.pass_on(signum, frame, before)
+            return
+        self.signal = signum
         if self.notify is not None:
             self.notify()
