@@ -102,6 +102,14 @@ def test_precisions_without_a_gpu(clouds, problem, tmp_path, device):
         training_arguments(load(clouds, [*named, "training.precision=float16"]), 10, tmp_path, 0)
 
 
+def test_terms_that_processes_cannot_share(clouds, problem, tmp_path, monkeypatch):
+    recipe = load(clouds, ["objective.rows={dist: {}}"])
+    training_arguments(recipe, 10, tmp_path, 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with problem("objective.rows.dist", "each of 2 processes has a share of them; expected one process"):
+        training_arguments(recipe, 10, tmp_path, 0)
+
+
 def test_a_launcher_has_no_precision_of_its_own(clouds, problem, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     with problem("training.precision", "float32 is asked for, and bf16 by the launcher"):

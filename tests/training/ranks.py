@@ -11,12 +11,13 @@ import socket
 import sys
 from pathlib import Path
 
+import language_helpers
 import numpy as np
 import torch
 from training_helpers import lines_of, make_rows, network, trainer_of
 
 from tutelage.config import load
-from tutelage.errors import ParameterError
+from tutelage.errors import ModuleError, ParameterError
 from tutelage.runs import run
 
 SIZES, BATCH, STEPS = (1, 2, 4), 8, 20
@@ -60,6 +61,30 @@ def through_the_trainer(folder, size):
     }
 
 
+def recomputed(folder, size):
+    """A language model whose activations are recomputed by a backward within the backward."""
+    given = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}
+    given |= {"per_device_train_batch_size": 4 // size, "max_steps": 2, "use_cpu": False}
+    trainer = language_helpers.trainer_of(folder, **given)
+    trainer.train()
+    found = {"recomputed": [numbers(line) for line in lines_of(trainer)]}
+    if size > 1:
+        searching = language_helpers.trainer_of(folder, ddp_find_unused_parameters=True, **given)
+        student = network(1)
+        student.register_parameter("unused", torch.nn.Parameter(torch.ones(2)))
+        settings = {"max_steps": 3, "ddp_find_unused_parameters": False}
+        found["twice"], found["unused"] = refusal(searching), refusal(trainer_of(folder, student=student, **settings))
+    return found
+
+
+def refusal(trainer):
+    try:
+        trainer.train()
+    except ModuleError as error:
+        return str(error)
+    return "it trained"
+
+
 def through_a_recipe(folder):
     recipe = load(folder.parent / "clouds.yaml")
     run(recipe, folder / "run")
@@ -87,6 +112,8 @@ def rank_of(folder, size, rank, port):
     os.environ.update(environment)
     os.environ["TUTELAGE_CACHE"] = str(folder / "cache")
     found |= through_the_trainer(folder, size) | through_a_recipe(folder)
+    if size < 4:
+        found |= recomputed(folder, size)
     if rank == 0:
         (folder / "found.json").write_text(json.dumps(found))
     if torch.distributed.is_initialized():

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from tutelage.errors import ParameterError
 from tutelage.training import connect_processes, uses_cpu, world_size
+from tutelage.training._ddp import warn_of_batch_statistics
 from tutelage.training._world import connected
 
 without_gpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has a GPU")
@@ -122,3 +123,11 @@ def test_where_networks_are_trained(monkeypatch, device, found, size, expected):
     )
     monkeypatch.setenv("WORLD_SIZE", size)
     assert uses_cpu(device) is expected
+
+
+def test_layers_that_see_a_share_of_the_batch_are_told(caplog):
+    warn_of_batch_statistics(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.SyncBatchNorm(2)))
+    assert not caplog.text
+    warn_of_batch_statistics(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    assert "layers of the student, 1 among them, normalise over the rows" in caplog.text
+    assert "convert_sync_batchnorm" in caplog.text

@@ -37,7 +37,8 @@ def write_recipe(folder):
 def worlds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("worlds")
     write_recipe(folder)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    places = [str(SCRIPT.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder)], env=environment, capture_output=True, text=True, timeout=500
     )
@@ -92,6 +93,15 @@ def test_a_recipe_is_one_run(worlds, size, arm):
     assert len(lines(1)) == 40
     assert close(lines(size), lines(1))
     assert close(json.loads(of(size, "scores.json")), json.loads(of(1, "scores.json")))
+
+
+def test_what_ddp_cannot_do_is_said_and_recomputed_activations_train_as_one(worlds):
+    alone, together = found(worlds, 1), found(worlds, 2)
+    assert close(together["recomputed"], alone["recomputed"])
+    assert "got its gradient twice" in together["twice"]
+    assert "ddp_find_unused_parameters=False" in together["twice"]
+    assert "requires a gradient got none" in together["unused"]
+    assert "ddp_find_unused_parameters=True" in together["unused"]
 
 
 def test_a_trainer_that_does_not_know_of_the_others_does_not_train(worlds):

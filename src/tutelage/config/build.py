@@ -22,7 +22,7 @@ from tutelage.config._models import FitSpec, MLPModel, ModelSpec, SavedModel, Ti
 from tutelage.config._recipe import Recipe
 from tutelage.config._texts import TextsSpec
 from tutelage.data import Data, Rows, digits, images, same_classes, table
-from tutelage.divergences import ALL, ForwardKL
+from tutelage.divergences import ALL, ForwardKL, WholeBatch
 from tutelage.errors import CompatibilityError, ModelError, ParameterError, Problem, RecipeError, VocabularyError
 from tutelage.models import Standardised, build_model, load_model, load_weights, read_card
 from tutelage.objective import Objective, Term
@@ -200,6 +200,7 @@ def collator_of(recipe: Recipe, arm: str, seed: int) -> Any:
 
 def training_arguments(recipe: Recipe, steps: int, folder: Path, seed: int) -> TrainingArguments:
     """Return the trainer's arguments for student and baseline; folder: of the checkpoints."""
+    _check_terms_are_shared(recipe)
     training = recipe.training
     return _arguments(
         recipe,
@@ -308,6 +309,18 @@ def _check_device(recipe: Recipe, on_cpu: bool) -> None:
 
 def _refused(place: str, message: str) -> RecipeError:
     return RecipeError([Problem("", None, place, message)])
+
+
+def _check_terms_are_shared(recipe: Recipe) -> None:
+    """Raise `RecipeError` for a term that several processes would compute on shares of a batch, and not on a batch."""
+    processes = world_size()
+    for name, spec in recipe.objective.items():
+        if processes > 1 and issubclass(ALL[spec.kind], WholeBatch):
+            raise _refused(
+                f"objective.{name}.{spec.kind}",
+                f"it relates all rows of a batch to each other, and each of {processes} processes has a share of them; "
+                "expected one process, or another divergence",
+            )
 
 
 def _share(batch_size: int) -> int:

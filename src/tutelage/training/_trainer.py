@@ -41,6 +41,7 @@ from tutelage.training._callbacks import Interruptible
 from tutelage.training._checkpointing import Checkpointing
 from tutelage.training._checkpoints import STATE, WEIGHTS
 from tutelage.training._collate import collate
+from tutelage.training._ddp import explained_by_ddp, warn_of_batch_statistics, with_ddp_settings
 from tutelage.training._evaluation import Evaluation, reserved_names
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._networks import Teachers, as_model
@@ -126,7 +127,7 @@ class DistillationTrainer(Checkpointing):
             model = self._take(model, objective)
         super().__init__(
             model=model,
-            args=checked_arguments(args),
+            args=with_ddp_settings(checked_arguments(args), model),
             data_collator=data_collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -175,6 +176,8 @@ class DistillationTrainer(Checkpointing):
         folder = self._checkpoint_to_resume(resume_from_checkpoint)
         check_world(self.accelerator)
         check_sharding(self.accelerator)
+        if self.accelerator.num_processes > 1:
+            warn_of_batch_statistics(self.distillation.student)
         # The run is a function of the seed, whatever was drawn since the trainer was made.
         set_seed(self.args.seed)
         self._window, self._step_seen = self._new_window(), -1
@@ -256,6 +259,11 @@ class DistillationTrainer(Checkpointing):
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(values, reduction="sum")
         return summed
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Do the forward and the backward of a micro-batch."""
+        with explained_by_ddp():
+            return super().training_step(*args, **kwargs)
 
     def compute_loss(
         self,
