@@ -157,9 +157,9 @@ def test_no_value_of_an_unsigned_type_means_no_label(tmp_path, dtype, suffix):
 @pytest.mark.parametrize(
     ("label", "came"),
     [
-        (0.5, "0.5, which is no whole number"),
-        ("2.50", "2.50, which is no whole number"),
-        (math.inf, "inf, which is no whole number"),
+        (0.5, "0.5, and regression is not supported"),
+        ("2.50", "2.50, and regression is not supported"),
+        (math.inf, "inf, and regression is not supported"),
         ([1, 2], r"\[1, 2\], and rows with several labels"),
         ({"a": 1}, "rows with several labels"),
         (b"\xff", "not text in UTF-8"),
@@ -171,11 +171,20 @@ def test_what_no_class_is_called(refused, label, came):
         class_names_of(["a", label], "f.csv")
 
 
+@pytest.mark.parametrize("suffix", TABLES)
+def test_fractions_are_classes_where_that_is_asked_for(tmp_path, refused, suffix):
+    file = write_table(tmp_path / f"rows{suffix}", [1.5, 2.0, 0.5] * 4)
+    with refused(DataError, "row 1 has the class 1.5", r"`missing: \[\]` makes every number a class"):
+        table(file, "kind")
+    assert table(file, "kind", missing=[]).classes == ("0.5", "1.5", "2")
+    assert table(file, "kind", missing=["0.5"]).classes == ("1.5", "2")
+
+
 def test_one_way_to_write_a_boolean(refused):
     with refused(DataError, "labels True and 1", "expected one way"):
         class_names_of([True, False, 1], "f.jsonl")
-    with refused(DataError, "missing has 0.5", "whole numbers"):
-        class_names_of(["a"], "f.jsonl", missing=["0.5"])
+    with refused(DataError, r"missing has \[1\]", "whole numbers"):
+        class_names_of(["a"], "f.jsonl", missing=[[1]])
 
 
 def test_names_that_only_look_like_marks_are_classes():

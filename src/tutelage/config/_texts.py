@@ -48,7 +48,7 @@ Missing = Annotated[
     list[ClassName] | None,
     Field(
         description="Labels that mean that a row has none, such as -1; with [] every label is a class. Unless given, "
-        "common marks of missing labels (-1, NA, NaN, None, ...) are refused."
+        "common marks of missing labels (-1, NA, NaN, None, ...) and fractions are refused."
     ),
 ]
 

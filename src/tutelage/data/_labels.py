@@ -31,11 +31,11 @@ def spelled(name: str) -> str:
     return str(int(whole[1])) if whole else _BOOLEANS.get(text.lower(), text)
 
 
-def class_name(value: Any) -> str | None:
+def class_name(value: Any, *, fractions: bool = False) -> str | None:
     """Return the name of the class that a label is, None for a missing label. Raises ValueError with the reason.
 
     Labels that differ in type alone are one class: 1, 1.0, "1" and "1.0"; true, "True" and "TRUE". Missing are null,
-    NaN, text without a character, and -100, which PyTorch ignores.
+    NaN, text without a character, and -100, which PyTorch ignores. fractions: whether 2.5 is a class.
 
     >>> class_name(1.0), class_name("1.00"), class_name(" cat "), class_name(float("nan")), class_name("")
     ('1', '1', 'cat', None, None)
@@ -54,12 +54,13 @@ def class_name(value: Any) -> str | None:
     elif isinstance(value, (float, Decimal)):
         if value != value:
             return None
-        if value in (float("inf"), float("-inf")) or value != int(value):
+        whole = value not in (float("inf"), float("-inf")) and value == int(value)
+        if not whole and not fractions:
             raise ValueError(_fraction(value))
-        name = str(int(value))
+        name = str(int(value) if whole else value)
     elif isinstance(value, str):
         name = spelled(value)
-        if _NUMBER.fullmatch(name) and not float(name).is_integer():
+        if not fractions and _NUMBER.fullmatch(name) and not float(name).is_integer():
             raise ValueError(_fraction(name))
     elif isinstance(value, (list, tuple, dict, np.ndarray)):
         raise ValueError(f"{str(value)[:40]}, and rows with several labels are not supported")
@@ -72,14 +73,14 @@ def class_names_of(labels: Iterable[Any], place: str, missing: Sequence[str | in
     """Return the name of the class of each row, None where the label is missing.
 
     missing: labels that count as missing beside those of `class_name`; every other one is a class then. Unless given, a
-    label that is commonly a mark of a missing one (`MARKS`) is an error. place: the file and column in messages.
-    Errors: `DataError`.
+    label that is commonly a mark of a missing one (`MARKS`), or a fraction, is an error. place: the file and column in
+    messages. Errors: `DataError`.
     """
     gone = _names(missing or ())
     found: list[str | None] = []
     for row, label in enumerate(labels, start=1):
         try:
-            name = class_name(label)
+            name = class_name(label, fractions=missing is not None)
         except ValueError as error:
             raise DataError(
                 f"{place}: row {row} has the class {error}; expected text, a whole number, or null for a row without "
@@ -107,13 +108,13 @@ def same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
 
 def _names(labels: Sequence[str | int]) -> set[str | None]:
     try:
-        return {class_name(label) for label in labels}
+        return {class_name(label, fractions=True) for label in labels}
     except ValueError as error:
         raise DataError(f"missing has {error}; expected text or whole numbers") from error
 
 
 def _fraction(number: object) -> str:
-    return f"{number}, which is no whole number, and regression is not supported"
+    return f"{number}, and regression is not supported: `missing: []` makes every number a class"
 
 
 def _quoted(name: str) -> str:
