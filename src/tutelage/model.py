@@ -138,7 +138,7 @@ class DistillationModel(nn.Module):
             side,
             {**teachers, "labels": labels},
             features={name: self._pair(name, term, student_taps, taps[term.teacher]) for name, term in terms.items()},
-            token_weights={**unlabelled, **dict.fromkeys(self._labelled_terms(), known)},
+            token_weights={**unlabelled, **dict.fromkeys(self.labelled_terms(), known)},
             normalizer=normalizer,
             vocabulary=self.vocabulary,
         )
@@ -166,7 +166,7 @@ class DistillationModel(nn.Module):
         else:
             every = counts.sum(dtype=exact)
         labelled = torch.zeros_like(every) if known is None else known.sum(dtype=every.dtype)
-        with_labels = self._labelled_terms()
+        with_labels = self.labelled_terms()
         return {name: labelled if name in with_labels else every for name in self.objective.terms}
 
     def combine(self, parts: Mapping[str, float]) -> float:
@@ -179,8 +179,8 @@ class DistillationModel(nn.Module):
     def _feature_terms(self) -> dict[str, FeatureTerm]:
         return {name: term for name, term in self.objective.terms.items() if isinstance(term, FeatureTerm)}
 
-    def _labelled_terms(self) -> list[str]:
-        """Return the terms in which a row without a label does not count."""
+    def labelled_terms(self) -> list[str]:
+        """Return the names of the terms in which a row without a label does not count."""
         return [
             name
             for name, term in self.objective.terms.items()

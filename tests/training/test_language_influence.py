@@ -31,7 +31,7 @@ class _Ids:
 COLLATORS = {
     "right": CausalCollator(pad_id=EOS),
     "left": CausalCollator(pad_id=EOS, side="left"),
-    "tokenizer": TokenCollator(_Ids(), wants_labels=True),
+    "tokenizer": TokenCollator(_Ids()),
 }
 
 

@@ -126,11 +126,10 @@ def test_rows_that_cannot_become_a_batch_are_named(refused):
         ({"input_ids": []}, "has no token", "leave empty texts out"),
         ({"input_ids": [1, 2], "labels": [1, 2, 3]}, r"'labels' of shape \(3,\) and 2 'input_ids'", "each of them"),
         ({"input_ids": [1, 2], "text": "abc", "labels": None}, "str as 'text'", "remove the column"),
-        ({"input_ids": [1, 2]}, "no 'labels'", "add the column"),
         ({"input_ids": [1] * 4, "position_ids": [0, 1, 0, 1], "labels": None}, "several documents", "CausalCollator"),
     ]:
         with refused(DataError, came, remedy):
-            TokenCollator(TOKENIZER, wants_labels=True)([row])
+            TokenCollator(TOKENIZER)([row])
     with refused(DataError, "1 of 2 rows of a batch have no 'token_type_ids'", "no 'token_type_ids'"):
         TokenCollator(TOKENIZER)([{"input_ids": [1], "token_type_ids": [0]}, {"input_ids": [1]}])
     with refused(DataError, "neither a padding nor an end-of-text token", "set tokenizer.pad_token"):
@@ -140,7 +139,9 @@ def test_rows_that_cannot_become_a_batch_are_named(refused):
 def test_a_batch_without_labels_is_an_error_only_where_a_term_wants_them(tmp_path, refused):
     rows = [{"input_ids": [5, 6, 7]}] * 4
     given = {"rows": rows, "data_collator": None, "processing_class": TOKENIZER, "max_steps": 1}
-    with refused(DataError, "no 'labels', and the objective has a term on them", "leave the term out"):
+    with refused(
+        DataError, r"no row of the data set has a label, and the terms \['hard'\] need them", "one for each token"
+    ):
         trainer_of_texts(tmp_path, **given).train()
     soft = tl.Objective({"soft": tl.Term(tl.ForwardKL())})
     trainer = trainer_of_texts(tmp_path, objective=soft, **given)

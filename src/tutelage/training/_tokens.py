@@ -21,8 +21,8 @@ class TokenCollator:
 
     A row has "input_ids" and what goes with them, each a list of numbers of one length, or one number for the row. A
     row without labels has None there, or -100. `tokenizer.padding_side` is for generating: padding on the right needs
-    no positions, and is seen by nobody. wants_labels: whether a batch of rows without such a column is an error: the
-    term on labels would be 0; of_rows: whether a row has one label, and not one for each token. Errors: `DataError`.
+    no positions, and is seen by nobody. of_rows: whether a row has one label, and not one for each token.
+    Errors: `DataError`.
 
     >>> import tutelage.data
     >>> from tutelage.training import TokenCollator
@@ -33,10 +33,10 @@ class TokenCollator:
     ([[-100, 6, 7], [-100, -100, -100]], [[1, 1, 1], [1, 1, 0]])
     """
 
-    def __init__(self, tokenizer: Any, wants_labels: bool = False, of_rows: bool = False) -> None:
+    def __init__(self, tokenizer: Any, *, of_rows: bool = False) -> None:
         pad_id = tokenizer.pad_token_id
         self.pad_id = tokenizer.eos_token_id if pad_id is None else pad_id
-        self.wants_labels, self.of_rows = wants_labels, of_rows
+        self.of_rows = of_rows
         if self.pad_id is None:
             raise DataError(
                 "the tokenizer has neither a padding nor an end-of-text token; expected one to pad with: set "
@@ -45,12 +45,6 @@ class TokenCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         lengths = [_length(row) for row in rows]
-        if self.wants_labels and not any("labels" in row for row in rows):
-            raise DataError(
-                "the rows have no 'labels', and the objective has a term on them, which would be 0; expected a label "
-                "for each token (for a causal language model its own id, and -100 in the prompt), or None for a row "
-                "without: add the column, or leave the term out"
-            )
         # One row may lack what another has.
         names = list(dict.fromkeys(name for row in rows for name in row if name != "attention_mask"))
         longest = max(_SHORTEST, *lengths)

@@ -43,6 +43,7 @@ from tutelage.training._checkpoints import STATE, WEIGHTS
 from tutelage.training._collate import collate
 from tutelage.training._ddp import explained_by_ddp, warn_of_batch_statistics, with_ddp_settings
 from tutelage.training._evaluation import Evaluation, reserved_names
+from tutelage.training._label_watch import LabelWatch, RowsOf
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._networks import Teachers, as_model
 from tutelage.training._randomness import unchanged_randomness
@@ -181,6 +182,7 @@ class DistillationTrainer(Checkpointing):
         # The run is a function of the seed, whatever was drawn since the trainer was made.
         set_seed(self.args.seed)
         self._window, self._step_seen = self._new_window(), -1
+        self._labels = LabelWatch(self.distillation)
         if folder is not None:
             state = transformers.TrainerState.load_from_json(str(folder / STATE))
             if self._is_over(state):
@@ -191,7 +193,9 @@ class DistillationTrainer(Checkpointing):
                 return TrainOutput(state.global_step, losses[-1] if losses else math.nan, {})
             self._window.load(folder, self.args.process_index, self.args.world_size, state.global_step)
         try:
-            return super().train(None if folder is None else str(folder), trial, ignore_keys_for_eval)
+            output = super().train(None if folder is None else str(folder), trial, ignore_keys_for_eval)
+            self._labels.end(self.state.epoch or 0.0)
+            return output
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, Interruptible):
@@ -214,9 +218,7 @@ class DistillationTrainer(Checkpointing):
             return collate
         if not isinstance(processing_class, transformers.PreTrainedTokenizerBase):
             return None
-        terms = self.distillation.objective.terms.values()
-        wants_labels = any(term.teacher == "labels" and term.weight > 0 for term in terms)
-        return TokenCollator(processing_class, wants_labels, self.distillation.task.compares_rows)
+        return TokenCollator(processing_class, of_rows=self.distillation.task.compares_rows)
 
     # --- the objective ------------------------------------------------------------------------------------------------
 
@@ -235,9 +237,15 @@ class DistillationTrainer(Checkpointing):
             counts = self.distillation.term_counts(batch)
             total += torch.stack([counts[name].to(total) for name in names])
         in_all = dict(zip(names, self._sum_over_ranks(total).unbind(), strict=True))
+        if batches:
+            self._labels.see(in_all, batches, self.state.epoch or 0.0, self._rows())
         # Sharding in mixed precision rounds the numbers in every dict on their way to the model, and 1,001 would be
         # 1,000 there. It does not look into this mapping.
         return batches, MappingProxyType(in_all)
+
+    def _rows(self) -> RowsOf:
+        size = max(1, self.args.per_device_train_batch_size)
+        return RowsOf(self.train_dataset, self.data_collator, size, lambda: self._unchanged_randomness(None))
 
     def _without_repeats(self, batch: Any) -> Any:
         """Return a batch without rows that were there before in the epoch, with which its last one is filled up."""
