@@ -16,7 +16,7 @@ from tutelage.distributions import Distribution, HeadStates, Labels, Logits
 from tutelage.errors import CompatibilityError, LayerError, ModuleError, ParameterError, TeacherError
 from tutelage.execution import as_student, exact_dtype
 from tutelage.features import Taps, find_layer, tapped
-from tutelage.networks import check_mode, check_outputs, check_own_losses
+from tutelage.networks import check_mode, check_outputs, check_own_losses, config_of, keep_bare_names
 from tutelage.objective import FeatureTerm, Objective, Term
 from tutelage.tasks import Classification, Task, batch_length, call, check_one_each, check_teacher, right_padded
 from tutelage.teachers import ClassOrder, LiveTeacher, class_order
@@ -102,9 +102,11 @@ class DistillationModel(nn.Module):
         self._check_outputs()
         self._orders = {} if vocabulary is not None else self._class_orders()
         self.projectors = nn.ModuleDict(self._projectors())
+        keep_bare_names(self)
 
     def __getattr__(self, name: str) -> Any:
-        if name in _ASKED_OF_THE_STUDENT:
+        # Trainers take any configuration for one of transformers, and write into it.
+        if name in _ASKED_OF_THE_STUDENT and (name != "config" or config_of(self.student) is not None):
             return getattr(self.student, name)
         return super().__getattr__(name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tutelage.networks._bare_names import bare_state, keep_bare_names
 from tutelage.networks._classes import (
     are_named,
     check_exclusive,
@@ -18,6 +19,7 @@ __all__ = [
     "Kind",
     "are_named",
     "bare_name",
+    "bare_state",
     "check_exclusive",
     "check_mode",
     "check_outputs",
@@ -26,6 +28,7 @@ __all__ = [
     "class_places",
     "config_of",
     "is_compiled",
+    "keep_bare_names",
     "kind_of",
     "signature_of",
     "unwrapped",

@@ -33,7 +33,10 @@ class LiveTeacher:
         if not isinstance(module, nn.Module):
             raise ModuleError(f"a teacher is {type(module).__name__}; expected a torch.nn.Module")
         check_mode("the teacher", module, is_trained=False)
-        self.module = module.requires_grad_(False).eval()
+        # One by one: what torch.jit made has no requires_grad_ of its own.
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        self.module = module.eval()
 
     def check_apart_from(self, name: str, student: nn.Module) -> None:
         """Raise `TeacherError` if student and teacher hold the same weights: training one would change the other."""

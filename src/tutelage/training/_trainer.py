@@ -33,7 +33,7 @@ from tutelage.errors import (
     ParameterError,
 )
 from tutelage.model import DistillationModel
-from tutelage.models import HeadModel
+from tutelage.networks import bare_name, bare_state
 from tutelage.objective import Objective
 from tutelage.tasks import Task, batch_length, in_order_of, widened
 from tutelage.training._arguments import check_given, checked_arguments
@@ -45,7 +45,7 @@ from tutelage.training._ddp import explained_by_ddp, warn_of_batch_statistics, w
 from tutelage.training._evaluation import Evaluation, reserved_names
 from tutelage.training._label_watch import LabelWatch, RowsOf
 from tutelage.training._mixing import MixingCollator
-from tutelage.training._networks import Teachers, as_model
+from tutelage.training._networks import Teachers, as_model, check_trainable, student_to_save
 from tutelage.training._randomness import unchanged_randomness
 from tutelage.training._repeats import EMPTY, epoch_of, first_rows, own_rows, without_repeats
 from tutelage.training._sharding import check_sharded, check_sharding
@@ -176,6 +176,7 @@ class DistillationTrainer(Checkpointing):
         """Train; resume_from_checkpoint is a folder, or True for the newest whole one in `args.output_dir`."""
         folder = self._checkpoint_to_resume(resume_from_checkpoint)
         check_world(self.accelerator)
+        check_trainable(self.distillation)
         check_sharding(self.accelerator)
         if self.accelerator.num_processes > 1:
             warn_of_batch_statistics(self.distillation.student)
@@ -462,13 +463,16 @@ class DistillationTrainer(Checkpointing):
             return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        module: Any = self.distillation if self._for_a_checkpoint else self.distillation.student
-        if state_dict is not None and not self._for_a_checkpoint:
-            state_dict = {n.removeprefix("student."): v for n, v in state_dict.items() if n.startswith("student.")}
-        if isinstance(module, HeadModel):
-            module = module.model
-            if state_dict is not None:
-                state_dict = {name.removeprefix("model."): value for name, value in state_dict.items()}
+        module: Any = self.distillation
+        if state_dict is not None:
+            state_dict = {bare_name(name): value for name, value in state_dict.items()}
+        if not self._for_a_checkpoint:
+            module, prefix = student_to_save(self.distillation.student)
+            if state_dict is None:
+                state_dict = bare_state(module)
+            else:
+                prefix = f"student.{prefix}"
+                state_dict = {n.removeprefix(prefix): v for n, v in state_dict.items() if n.startswith(prefix)}
         state_dict = None if state_dict is None else _each_once(module, state_dict)
         if hasattr(module, "save_pretrained"):
             module.save_pretrained(folder, state_dict=state_dict)
@@ -500,7 +504,8 @@ class DistillationTrainer(Checkpointing):
 def _each_once(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state that was gathered from all ranks, without the further names of weights that are tied."""
     first: dict[int, str] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
+    named = [(bare_name(name), parameter) for name, parameter in module.named_parameters(remove_duplicate=False)]
+    for name, parameter in named:
         first.setdefault(id(parameter), name)
-    tied = {name for name, parameter in module.named_parameters(remove_duplicate=False) if first[id(parameter)] != name}
+    tied = {name for name, parameter in named if first[id(parameter)] != name}
     return {name: value.contiguous() for name, value in state.items() if name not in tied}
