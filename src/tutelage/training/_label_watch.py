@@ -32,7 +32,7 @@ class RowsOf:
     """
 
     dataset: Any
-    collate: Callable[[Sequence[Any]], Batch]
+    collate: Callable[..., Any]
     size: int
     unchanged: Callable[[], AbstractContextManager[None]]
 
