@@ -75,7 +75,7 @@ def test_the_last_step_of_an_epoch_may_be_short(tmp_path):
 
 
 def test_a_step_without_labels_has_a_hard_term_of_zero(tmp_path):
-    line, gradient = one_step(tmp_path, 4, 2, make_rows(8, ()))
+    line, gradient = one_step(tmp_path, 4, 2, make_rows(16, (12,)))
     assert line["hard"] == 0
     assert line["soft"] > 0
     assert all(value.isfinite().all() for value in gradient.values())
