@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import time
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,8 @@ from pyarrow import parquet
 from tiny_texts import tokenizer
 from tutelage.config import load
 from tutelage.data import encode, encode_masked, images, labelled_texts, read_rows, split_rows, table, train_tokenizer
-from tutelage.errors import DamagedDataError, DataError, RecipeError
+from tutelage.data._pixels import read_header, read_pixels
+from tutelage.errors import DamagedDataError, DataError, RecipeError, TutelageError
 from tutelage.models import load_pretrained
 
 ROWS = [{"text": 'a, "b"\n;c'}, {"text": "d\te"}]
@@ -583,3 +585,49 @@ def test_a_file_of_several_images_is_refused(pictures, refused):
     pages = [Image.new("L", (2, 2)), Image.new("L", (2, 2), 255)]
     with refused(DataError, "has 2 images", "a file of its own"):
         pictures(".tif", lambda path: pages[0].save(path, save_all=True, append_images=pages[1:]))
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def mutated(content, random):
+    """Return bytes that were cut off, overwritten, taken out or put in."""
+    start, count = random.randrange(len(content)), random.randrange(1, 9)
+    noise = random.randbytes(count)
+    return random.choice(
+        [
+            content[:start],
+            content[:start] + noise + content[start + count :],
+            content[:start] + content[start + count :],
+            content[:start] + noise + content[start:],
+        ]
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damaged metadata
+@pytest.mark.parametrize(
+    "suffix", [".csv", ".tsv", ".parquet", ".npz", ".jsonl", ".json", ".txt", ".png", ".jpg", ".tif", ".webp", ".bmp"]
+)
+def test_damaged_files_give_rows_or_an_error_of_ours(tmp_path, suffix):
+    file, random = tmp_path / f"a{suffix}", Random(0)
+    is_image = suffix in (".png", ".jpg", ".tif", ".webp", ".bmp")
+    if is_image:
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, size=(6, 5, 3), dtype=np.uint8))
+        image.save(file, **({"compression": "tiff_lzw"} if suffix == ".tif" else {}))
+    elif suffix == ".npz":
+        np.savez_compressed(file, x=NOISE, kind=np.array(KIND))
+    else:
+        write(file, [{"x": str(x), "kind": kind, "text": "é"} for x, kind in zip(NOISE, KIND, strict=True)])
+    whole = file.read_bytes()
+    for _ in range(120):
+        file.write_bytes(mutated(whole, random))
+        try:
+            if is_image:
+                header = read_header(file)
+                read_pixels(file, 3, (header.width, header.height), resizes=False)
+            elif suffix in (".csv", ".tsv", ".parquet", ".npz"):
+                table(file, "kind", features=["x"])
+            else:
+                read_rows(file)
+        except TutelageError:
+            pass

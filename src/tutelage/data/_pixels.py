@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.errors import DamagedDataError, DataError
+from tutelage.errors import DamagedDataError, DataError, TutelageError
 from tutelage.packages import importing
 
 _GREY = ("1", "L")
@@ -101,9 +101,9 @@ def _opened(file: Path) -> Iterator[Any]:
         # By its name Pillow maps a TIFF into memory, and scrambles it if it is to be turned.
         with file.open("rb") as opened, pillow.open(opened) as image:
             yield image
-    except (DamagedDataError, DataError):
+    except TutelageError:
         raise
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise what they like
         raise DamagedDataError(f"{file} cannot be read as an image: {error}") from error
 
 
