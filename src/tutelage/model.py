@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.distributions import Distribution, HeadStates, Labels, Logits
-from tutelage.errors import CompatibilityError, LayerError, ModuleError, ParameterError, TeacherError
+from tutelage.errors import CompatibilityError, LayerError, ModelError, ModuleError, ParameterError, TeacherError
 from tutelage.execution import as_student, exact_dtype
 from tutelage.features import Taps, find_layer, tapped
 from tutelage.networks import check_mode, check_outputs, check_own_losses, config_of, keep_bare_names
@@ -99,7 +99,7 @@ class DistillationModel(nn.Module):
             teacher.check_apart_from(name, student)
             check_teacher(self.task, name, teacher.module)
         self._check_teachers()
-        self._check_outputs()
+        self.compares_classes = self._check_outputs()
         self._orders = {} if vocabulary is not None else self._class_orders()
         self.projectors = nn.ModuleDict(self._projectors())
         keep_bare_names(self)
@@ -252,16 +252,20 @@ class DistillationModel(nn.Module):
                 find_layer("student", self.student, term.student_layer)
                 find_layer(f"teacher {term.teacher!r}", self.teachers[term.teacher].module, term.teacher_layer)
 
-    def _check_outputs(self) -> None:
-        """Raise `ModelError` for outputs that a softmax would compare and that are no distribution over classes."""
+    def _check_outputs(self) -> bool:
+        """Return whether a softmax may compare the outputs; raise `ModelError` where it may not and a term does so."""
         terms = [term for term in self.objective.terms.values() if isinstance(term, Term)]
-        if all(term.divergence.temperature_power == 0 and term.teacher != "labels" for term in terms):
-            return
         compared = {term.teacher for term in terms}
-        check_outputs("the student", self.student)
-        for name, teacher in self.teachers.items():
-            if name in compared:
-                check_outputs(f"the teacher {name!r}", teacher.module)
+        try:
+            check_outputs("the student", self.student)
+            for name, teacher in self.teachers.items():
+                if name in compared:
+                    check_outputs(f"the teacher {name!r}", teacher.module)
+        except ModelError:
+            if any(term.divergence.temperature_power != 0 or term.teacher == "labels" for term in terms):
+                raise
+            return False
+        return True
 
     def _class_orders(self) -> dict[str, ClassOrder]:
         """Return what puts a teacher's classes into the student's order, for the teachers that need it."""

@@ -11,7 +11,8 @@ from transformers import BertConfig, LlamaConfig
 import tutelage as tl
 from tiny_texts import llama
 from tutelage.errors import ModuleError
-from tutelage.networks import bare_name, kind_of
+from tutelage.features import bare_name
+from tutelage.networks import kind_of
 from tutelage.tasks import CausalLM, Classification, MaskedLM, SequenceClassification, TokenClassification, task_of
 from tutelage.training import DistillationTrainer
 

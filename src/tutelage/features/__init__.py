@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tutelage.features._taps import Taps, find_layer, tapped
+from tutelage.features._taps import Taps, bare_name, find_layer, tapped
 
-__all__ = ["Taps", "find_layer", "tapped"]
+__all__ = ["Taps", "bare_name", "find_layer", "tapped"]

@@ -12,9 +12,23 @@ from torch import Tensor, nn
 from tutelage.errors import LayerError
 
 
+def bare_name(name: str) -> str:
+    """Return the path of a layer or a weight as it is in the network that was not compiled.
+
+    >>> bare_name("_orig_mod.layers.0._orig_mod.weight")
+    'layers.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
 def find_layer(owner: str, module: nn.Module, path: str) -> nn.Module:
-    """Return a layer by its dotted path. Errors: `LayerError`, with the nearest names."""
-    layers: dict[str, nn.Module] = dict(module.named_modules())
+    """Return a layer by its dotted path, with or without what `torch.compile` adds to it.
+
+    Errors: `LayerError`, with the nearest names.
+    """
+    layers: dict[str, nn.Module] = {}
+    for name, layer in module.named_modules():
+        layers |= {bare_name(name): layer, name: layer}
     if path in layers:
         return layers[path]
     near = difflib.get_close_matches(path, [name for name in layers if name], n=3, cutoff=0.4)

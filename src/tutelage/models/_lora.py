@@ -10,13 +10,13 @@ from torch import nn
 from tutelage.errors import ModelError, ParameterError
 from tutelage.models._heads import find_head, head_name
 from tutelage.models._optional import optional
+from tutelage.networks import kind_of
 
 # What peft has to know of a task: how to wrap forward, and which new head is trained and saved whole.
 _TASKS = {
-    "ForCausalLM": "CAUSAL_LM",
-    "LMHeadModel": "CAUSAL_LM",
-    "ForSequenceClassification": "SEQ_CLS",
-    "ForTokenClassification": "TOKEN_CLS",
+    "causal_lm": "CAUSAL_LM",
+    "sequence_classification": "SEQ_CLS",
+    "token_classification": "TOKEN_CLS",
 }
 
 
@@ -47,7 +47,8 @@ def add_lora(
     chosen = targets if isinstance(targets, str) else list(targets)
     _check_targets(model, chosen)
     had_head = not isinstance(find_head(model), str)
-    task = next((task for end, task in _TASKS.items() if type(model).__name__.endswith(end)), None)
+    kind = kind_of(model)
+    task = None if kind is None or kind.task is None else _TASKS.get(kind.task)
     config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=chosen, lora_dropout=dropout, bias="none", task_type=task
     )

@@ -13,12 +13,11 @@ from tutelage.networks._classes import (
 from tutelage.networks._kinds import Kind, kind_of
 from tutelage.networks._modes import check_mode
 from tutelage.networks._own_losses import check_own_losses
-from tutelage.networks._wrappers import bare_name, config_of, is_compiled, signature_of, unwrapped
+from tutelage.networks._wrappers import config_of, is_compiled, signature_of, unwrapped
 
 __all__ = [
     "Kind",
     "are_named",
-    "bare_name",
     "bare_state",
     "check_exclusive",
     "check_mode",

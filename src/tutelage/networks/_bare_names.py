@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tutelage.networks._wrappers import bare_name, is_compiled
+from tutelage.features import bare_name
+from tutelage.networks._wrappers import is_compiled
 
 
 def bare_state(module: nn.Module) -> dict[str, Tensor] | None:

@@ -24,11 +24,11 @@ def class_names(network: Any) -> tuple[str, ...] | None:
     config = _classifier_config(network)
     if config is None:
         return None
-    names = config.id2label or {}
+    names = {int(place): name for place, name in (config.id2label or {}).items()}
     if sorted(names) != list(range(len(names))):
         raise ModelError(
-            f"{type(network).__name__} has id2label {dict(list(names.items())[:8])}; expected the names of its classes "
-            "by their numbers from 0"
+            f"{type(network).__name__} has id2label {config.id2label}; expected the names of its classes by their "
+            "numbers from 0"
         )
     found = tuple(str(names[place]) for place in range(len(names)))
     return found if are_named(found) and not _are_numbers(found) else None

@@ -71,17 +71,17 @@ def kind_of(network: Any) -> Kind | None:
     It looks through wrappers that pass an output on, and through a user's module with one network inside. There, and
     where a subclass has a forward of its own, what comes out may be something else; kinds without a task say nothing.
     """
-    is_output = True
-    while network is not None:
-        found = _kind(network)
-        if found is not None:
-            is_output = is_output and found.is_output
-            return replace(found, is_output=is_output) if is_output or found.tasks else None
+    if network is None:
+        return None
+    found = _of_transformers(network) if _is_of_transformers(network) else None
+    if found is None:
         inside = unwrapped(network)
-        if inside is None:
-            inside, is_output = _only_child(network), False
-        network = inside
-    return None
+        found = kind_of(_only_child(network) if inside is None else inside)
+        if found is not None and inside is None:
+            found = replace(found, is_output=False)
+    if found is None:
+        found = _by_name(network)
+    return None if found is None or not (found.is_output or found.tasks) else found
 
 
 def _only_child(network: Any) -> Any:
@@ -97,20 +97,25 @@ def _only_child(network: Any) -> Any:
     return children[0] if len(children) == 1 and not own else None
 
 
-def _kind(network: Any) -> Kind | None:
-    config = config_of(network)
-    if _is_of_transformers(network):
-        tables = _tables()
-        for cls in type(network).__mro__:
-            names = tables.get(cls.__name__) if cls.__module__.startswith("transformers.") else None
-            if names:
-                own_forward = type(network).forward is not cls.forward  # type: ignore[attr-defined]
-                return replace(_of_tables(names, cls.__name__, config, network), is_output=not own_forward)
+def _of_transformers(network: Any) -> Kind | None:
+    config, tables = config_of(network), _tables()
+    for cls in type(network).__mro__:
+        names = tables.get(cls.__name__) if cls.__module__.startswith("transformers.") else None
+        if names:
+            own_forward = type(network).forward is not cls.forward  # type: ignore[attr-defined]
+            return replace(_of_tables(names, cls.__name__, config, network), is_output=not own_forward)
+    return _by_name(network) or _by_its_head(network, config)
+
+
+def _by_name(network: Any) -> Kind | None:
+    """Return the kind that the name of a class ends with, for want of anything better."""
     for name in _class_names(network):
         for end, table in _ENDS.items():
             if name.endswith(end):
-                return _of_tables(frozenset({table}), name, config, network)
-    return _by_its_head(network, config) if _is_of_transformers(network) else None
+                kind = _of_tables(frozenset({table}), name, config_of(network), network)
+                # A name that anybody may give says what to train by, and does not forbid it.
+                return kind if kind.tasks or _is_of_transformers(network) else None
+    return None
 
 
 def _of_tables(names: frozenset[str], cls: str, config: Any, network: Any) -> Kind:

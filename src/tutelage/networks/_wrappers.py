@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-_COMPILED = "_orig_mod"
-
 
 def unwrapped(network: Any) -> Any:
     """Return the network in a wrapper that passes its output on unchanged, None if it is no such wrapper.
@@ -32,15 +30,6 @@ def is_compiled(network: Any) -> bool:
     # Whoever compiled one has loaded this, which is slow to load.
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     return dynamo is not None and isinstance(network, dynamo.OptimizedModule)
-
-
-def bare_name(name: str) -> str:
-    """Return the name of a weight as it is in the network that was not compiled.
-
-    >>> bare_name("_orig_mod.layers.0._orig_mod.weight")
-    'layers.0.weight'
-    """
-    return ".".join(part for part in name.split(".") if part != _COMPILED)
 
 
 def config_of(network: Any) -> Any:

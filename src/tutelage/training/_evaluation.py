@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tutelage.distributions import HeadStates, Logits
 from tutelage.errors import DataError
-from tutelage.execution import divergence, exact_dtype, likeliest
+from tutelage.execution import as_student, divergence, exact_dtype, likeliest
 from tutelage.model import DistillationModel
 from tutelage.tasks import right_padded
 
@@ -31,6 +31,8 @@ class Evaluation:
             # As the model read it.
             batch = right_padded(batch)
         side, labels, known = outputs["student"], *self.model.task.targets(batch)
+        if not self.model.compares_classes or as_student(side).vocabulary_size < 2:
+            return  # numbers and no classes, which the terms alone measure
         guess = likeliest(side)
         if labels is not None and known is not None:
             self._add("accuracy", ((guess == labels.targets) * known).sum(), known.sum())

@@ -32,8 +32,9 @@ from tutelage.errors import (
     NonFiniteError,
     ParameterError,
 )
+from tutelage.features import bare_name
 from tutelage.model import DistillationModel
-from tutelage.networks import bare_name, bare_state
+from tutelage.networks import bare_state
 from tutelage.objective import Objective
 from tutelage.tasks import Task, batch_length, in_order_of, widened
 from tutelage.training._arguments import check_given, checked_arguments
