@@ -110,6 +110,13 @@ def test_terms_that_processes_cannot_share(clouds, problem, tmp_path, monkeypatc
         training_arguments(recipe, 10, tmp_path, 0)
 
 
+@pytest.mark.parametrize("processes", [1, 8])
+def test_one_row_is_not_mixed(clouds, problem, tmp_path, monkeypatch, processes):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    with problem("training.mix", f"one row, .*expected training.batch_size={2 * processes} or more"):
+        training_arguments(load(clouds, [f"training.batch_size={processes}"]), 10, tmp_path, 0)
+
+
 def test_a_launcher_has_no_precision_of_its_own(clouds, problem, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     with problem("training.precision", "float32 is asked for, and bf16 by the launcher"):

@@ -200,7 +200,7 @@ def collator_of(recipe: Recipe, arm: str, seed: int) -> Any:
 
 def training_arguments(recipe: Recipe, steps: int, folder: Path, seed: int) -> TrainingArguments:
     """Return the trainer's arguments for student and baseline; folder: of the checkpoints."""
-    _check_terms_are_shared(recipe)
+    _check_shared(recipe)
     training = recipe.training
     return _arguments(
         recipe,
@@ -311,9 +311,15 @@ def _refused(place: str, message: str) -> RecipeError:
     return RecipeError([Problem("", None, place, message)])
 
 
-def _check_terms_are_shared(recipe: Recipe) -> None:
-    """Raise `RecipeError` for a term that several processes would compute on shares of a batch, and not on a batch."""
+def _check_shared(recipe: Recipe) -> None:
+    """Raise `RecipeError` for what several processes would compute on shares of a batch, and not on a batch."""
     processes = world_size()
+    if recipe.training.mix > 0 and recipe.teacher is not None and recipe.training.batch_size <= processes:
+        raise _refused(
+            "training.mix",
+            f"batches of {recipe.training.batch_size} leave a process one row, with nothing to mix it with; expected "
+            f"training.batch_size={2 * processes} or more, or training.mix=0",
+        )
     for name, spec in recipe.objective.items():
         if processes > 1 and issubclass(ALL[spec.kind], WholeBatch):
             raise _refused(
