@@ -145,6 +145,7 @@ class DistillationTrainer(Checkpointing):
             self.data_collator = collator
         self.label_names = ["labels"]
         self._window = self._new_window()
+        self._labels = LabelWatch(self.distillation)
         self._evaluation = Evaluation(self.distillation)
         self._step_seen = -1
         self._for_a_checkpoint = False
