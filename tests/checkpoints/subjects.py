@@ -122,12 +122,22 @@ class OfATrainer:
         return folder
 
     def go_on(self, folder):
-        """Go on in a folder; return how it ended."""
-        with listening(self.logger) as told:
-            try:
-                return Ended(self.result(self.train(folder, resume=True), folder), told)
-            except Exception as error:
-                return Ended(None, [*told, f"{type(error).__name__}: {error}"])
+        """Go on in a folder, for 20 seconds at most: some wait for ever for what a pipe has to say."""
+
+        def give_up(signum, frame):
+            raise TimeoutError("it hangs")
+
+        before = signal.signal(signal.SIGALRM, give_up)
+        signal.setitimer(signal.ITIMER_REAL, 20)
+        try:
+            with listening(self.logger) as told:
+                try:
+                    return Ended(self.result(self.train(folder, resume=True), folder), told)
+                except Exception as error:
+                    return Ended(None, [*told, f"{type(error).__name__}: {error}"])
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 class _Student(nn.Module):
@@ -151,20 +161,6 @@ class OfTransformers(OfATrainer):
         return transformers.Trainer(
             model=_Student(), args=arguments(folder, data_seed=42, **given), train_dataset=rows()
         )
-
-    def go_on(self, folder):
-        """Go on, for five seconds at most: it waits for ever for what a pipe has to say."""
-
-        def give_up(signum, frame):
-            raise TimeoutError("it hangs")
-
-        before = signal.signal(signal.SIGALRM, give_up)
-        signal.setitimer(signal.ITIMER_REAL, 20)
-        try:
-            return super().go_on(folder)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
 
 
 class OfARecipe:
