@@ -8,7 +8,7 @@ from torch import nn
 import tutelage as tl
 from tiny_texts import SIZES, SOFT_AND_HARD, gpt2, llama
 from tutelage.errors import ModuleError, ShapeError, VocabularyError
-from tutelage.tasks import CausalLM, SequenceClassification, call
+from tutelage.tasks import CausalLM, SequenceClassification, call, in_order_of, right_padded
 
 # A row ends with what pads the others, one holds it in its middle, and one is alone.
 ROWS = [[5, 6, 8, 9, 3], [11, 12], [13, 3, 15], [4]]
@@ -265,3 +265,32 @@ def test_what_else_a_network_raises_is_its_own():
         call(nn.Linear(3, 2), {"x": torch.zeros(2, 4)})
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         call(nn.Linear(3, 2).half(), {"x": torch.zeros(2, 4)})
+
+
+# --- the types of ids, and devices ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32], ids=str)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_ids_of_a_narrow_type(dtype, side):
+    model = tl.DistillationModel(llama(1), {"teacher": llama(2)}, OBJECTIVE, CausalLM())
+    wide = batch_of([[5, 156, 255], [7, 200]], side)
+    narrow = {**wide, "input_ids": wide["input_ids"].to(dtype)}
+    losses = [model(**batch, labels=batch["input_ids"])["loss"].item() for batch in (wide, narrow)]
+    assert losses[0] == losses[1]
+
+
+def test_a_device_is_asked_for_nothing():
+    """The meta device has no values to give."""
+    batch = {name: value.to("meta") for name, value in batch_of(ROWS, "left").items()}
+    batch["labels"] = batch["input_ids"]
+    moved = right_padded(batch)
+    assert {name: value.shape for name, value in moved.items()} == {name: value.shape for name, value in batch.items()}
+    assert CausalLM().weights(moved).shape == CausalLM().targets(moved)[1].shape == (4, 4)
+    assert in_order_of(batch, torch.zeros(4, 4, 7, device="meta")).shape == (4, 4, 7)
+    for pad in (7, None):
+        seen = []
+        model = classifier("Llama", pad=pad).to("meta")
+        model.forward = lambda input_ids, attention_mask, seen=seen: seen.append(input_ids.shape)
+        call(model, {name: batch[name] for name in ("input_ids", "attention_mask")})
+        assert seen == [(4, 5)]

@@ -14,7 +14,7 @@ from tutelage.errors import DtypeError, LabelError
 UNLABELLED = -100
 """The label of a row, or a token, that has none."""
 
-_UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
 def labels_of(batch: Mapping[str, Any]) -> Tensor | None:
@@ -40,7 +40,7 @@ def known(labels: Tensor, unlabelled: int = UNLABELLED) -> tuple[Labels, Tensor]
     of a byte.
     """
     wide = widened(labels)
-    there = torch.ones_like(wide, dtype=torch.bool) if labels.dtype in _UNSIGNED else wide != unlabelled
+    there = torch.ones_like(wide, dtype=torch.bool) if labels.dtype in UNSIGNED else wide != unlabelled
     # Any class would do where there is no label; its row has weight 0 in every term that reads it.
     return Labels(torch.where(there, wide, 0)), there.float()
 

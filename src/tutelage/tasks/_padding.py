@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.tasks._labels import UNSIGNED, widened
+
 
 def right_padded(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Return a batch in which each row begins with its first token, by the zeros of its attention mask (B, L).
@@ -70,5 +72,7 @@ def _steps(mask: Tensor, *, first: bool) -> Tensor | None:
 
 
 def _rolled(values: Tensor, by: Tensor) -> Tensor:
+    # torch moves no unsigned numbers but bytes.
+    values = widened(values) if values.dtype in UNSIGNED else values
     places = (torch.arange(values.shape[1], device=by.device) + by) % values.shape[1]
     return values.take_along_dim(places.reshape(*places.shape, *[1] * (values.dim() - 2)), 1)

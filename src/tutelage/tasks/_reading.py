@@ -41,6 +41,9 @@ def padded_as_read(network: nn.Module, inputs: Inputs) -> Inputs:
     inner, ids = of_transformers(network), inputs.get("input_ids")
     if inner is None or not isinstance(ids, Tensor) or ids.dim() != 2:
         return inputs
+    if not ids.is_floating_point() and ids.dtype not in (torch.int32, torch.int64):
+        # Files of tokens are often of a narrow type, and tables are read by these two alone.
+        inputs = {**inputs, "input_ids": ids.long()}
     if _classifies_rows(inner):
         # XLNet says of a row what stands at its last place.
         last = getattr(inner.config, "summary_type", None) == "last"
