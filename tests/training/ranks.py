@@ -1,7 +1,7 @@
 """Worlds of one, two and four processes that carry out the same; run by test_ranks, as `ranks.py FOLDER`.
 
-Each is forked from a process that has imported everything, with the environment that torchrun gives it. What the first
-process of a world found goes to FOLDER/<size>/found.json.
+Each is forked from a process that has imported everything, with the environment that torchrun gives it. What each
+process of a world found goes to FOLDER/<size>/<rank>.json.
 """
 
 import json
@@ -77,6 +77,42 @@ def recomputed(folder, size):
     return found
 
 
+class Noted:
+    """Notes which rows it makes batches of."""
+
+    def __init__(self):
+        self.rows = []
+
+    def __call__(self, rows):
+        self.rows += [int(row["index"]) for row in rows]
+        return language_helpers.COLLATE(rows)
+
+
+def grouped_by_length(folder, size, dropout):
+    """Two epochs of two steps, stopped after three and resumed; and which rows this process saw."""
+
+    def trained(checkpoint=None):
+        note, student = Noted(), language_helpers.student(attention_dropout=dropout)
+        trainer = language_helpers.trainer_of(
+            folder / f"grouped-{dropout}",
+            student,
+            data_collator=note,
+            per_device_train_batch_size=4 // size,
+            train_sampling_strategy="group_by_length",
+            num_train_epochs=2,
+            save_strategy="steps",
+            save_steps=3,
+            use_cpu=False,
+        )
+        trainer.train(checkpoint)
+        weights = torch.cat([value.reshape(-1) for value in student.state_dict().values()])
+        return weights, [numbers(line) for line in lines_of(trainer)], note.rows
+
+    weights, lines, rows = trained()
+    resumed, again, _ = trained(folder / f"grouped-{dropout}" / "checkpoint-3")
+    return {"lines": lines, "resumed": torch.equal(resumed, weights) and again == lines, "rows": rows}
+
+
 def refusal(trainer):
     try:
         trainer.train()
@@ -114,8 +150,8 @@ def rank_of(folder, size, rank, port):
     found |= through_the_trainer(folder, size) | through_a_recipe(folder)
     if size < 4:
         found |= recomputed(folder, size)
-    if rank == 0:
-        (folder / "found.json").write_text(json.dumps(found))
+        found["grouped"] = [grouped_by_length(folder, size, dropout) for dropout in (0.0, 0.3)]
+    (folder / f"{rank}.json").write_text(json.dumps(found))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

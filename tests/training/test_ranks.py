@@ -46,8 +46,8 @@ def worlds(tmp_path_factory):
     return folder
 
 
-def found(worlds, size):
-    return json.loads((worlds / str(size) / "found.json").read_text())
+def found(worlds, size, rank=0):
+    return json.loads((worlds / str(size) / f"{rank}.json").read_text())
 
 
 def close(mine, theirs):
@@ -102,6 +102,18 @@ def test_what_ddp_cannot_do_is_said_and_recomputed_activations_train_as_one(worl
     assert "ddp_find_unused_parameters=False" in together["twice"]
     assert "requires a gradient got none" in together["unused"]
     assert "ddp_find_unused_parameters=True" in together["unused"]
+
+
+def test_rows_that_are_grouped_by_length(worlds):
+    """In one order: in both processes, though dropout draws as many numbers as their rows are long, and resumed."""
+    alone, together = found(worlds, 1)["grouped"], found(worlds, 2)["grouped"]
+    assert all(each["resumed"] for each in (*alone, *together))
+    assert close(together[0]["lines"], alone[0]["lines"])
+    for without, first, second in zip(alone, together, found(worlds, 2, rank=1)["grouped"], strict=True):
+        for epoch in (slice(0, 8), slice(8, 16)):
+            assert sorted(without["rows"][epoch]) == list(range(8))
+            half = slice(epoch.start // 2, epoch.stop // 2)
+            assert sorted(first["rows"][half] + second["rows"][half]) == list(range(8))
 
 
 def test_a_trainer_that_does_not_know_of_the_others_does_not_train(worlds):

@@ -22,6 +22,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput, TrainOutput
 
 from tutelage.errors import (
@@ -49,6 +50,7 @@ from tutelage.training._mixing import MixingCollator
 from tutelage.training._networks import Teachers, as_model, check_trainable, student_to_save
 from tutelage.training._randomness import unchanged_randomness
 from tutelage.training._repeats import EMPTY, epoch_of, first_rows, own_rows, without_repeats
+from tutelage.training._sampling import EpochSampler
 from tutelage.training._sharding import check_sharded, check_sharding
 from tutelage.training._tokens import TokenCollator
 from tutelage.training._window import Window
@@ -270,6 +272,16 @@ class DistillationTrainer(Checkpointing):
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(values, reduction="sum")
         return summed
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Return the sampler of the training rows; those that draw from the global generator get one of their own."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        # Rows of like length go into one batch, of which each process has a share.
+        sampler.batch_size *= self.accelerator.num_processes
+        assert self.args.data_seed is not None, self.args
+        return EpochSampler(sampler, self.args.data_seed, lambda: int(self.state.epoch or 0))
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Do the forward and the backward of a micro-batch."""
