@@ -90,6 +90,21 @@ def test_more_places_than_a_roberta_has_are_refused(texts, tmp_path):
         prepare(load(texts, overrides), tmp_path / "run")
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_model_that_looks_back_alone_is_no_masked_language_model(texts, tmp_path, role):
+    """What the trainer would say of it is said before anything is trained."""
+    tokenizer = train_tokenizer(python_lines(50), 300, for_encoder=True)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = transformers.BertConfig(vocab_size=300, is_decoder=True, pad_token_id=tokenizer.pad_token_id, **sizes)
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    overrides = [f"~{role}", f"{role}.model={tmp_path / 'bert'}", "~data.tokenizer"]
+    overrides += ["data.tokenizer.model=" + str(tmp_path / "bert"), "baseline=false"]
+    with pytest.raises(RecipeError, match=rf"{role}.* BertForMaskedLM.* causal language modelling") as caught:
+        prepare(load(texts, overrides), tmp_path / "run")
+    assert caught.value.problems[0].path == role
+
+
 def test_weights_are_those_of_the_recipes_bert(texts, tmp_path):
     plan = prepare(load(texts), tmp_path / "run")
     plan.subject.save(plan.subject.network("student", 4), "student", tmp_path / "saved")

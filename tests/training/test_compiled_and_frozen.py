@@ -118,17 +118,16 @@ def test_adapters_of_a_compiled_student_are_saved_alone(tmp_path):
     assert all("lora_" in name and "_orig_mod" not in name for name in names)
 
 
-@pytest.mark.parametrize("path", ["1", "_orig_mod.1"])
-def test_layers_of_a_compiled_student_are_found_and_read(tmp_path, path):
+def test_layers_of_a_compiled_student_are_found_and_read(tmp_path):
     lines = []
-    for make, of in ((lambda net: net, "1"), (whole, path)):
+    for make, path in ((lambda net: net, "1"), (whole, "1"), (whole, "_orig_mod.1")):
         torch.manual_seed(0)
-        term = tl.FeatureTerm(tl.LogitMSE(), of, "1", projector=nn.Linear(8, 16))
+        term = tl.FeatureTerm(tl.LogitMSE(), path, "1", projector=nn.Linear(8, 16))
         objective = tl.Objective({"hidden": term})
-        trainer = trainer_of(tmp_path, make_rows(), make(network(1)), network(2, 16), objective, max_steps=3)
+        trainer = trainer_of(tmp_path, make_rows(), make(network(1)), network(2, 16), objective, max_steps=2)
         trainer.train()
         lines.append([line["hidden"] for line in lines_of(trainer)])
-    assert lines[1] == pytest.approx(lines[0], rel=1e-6)
+    assert lines[1] == lines[2] == pytest.approx(lines[0], rel=1e-6)
 
 
 # --- frozen -----------------------------------------------------------------------------------------------------------
@@ -304,7 +303,7 @@ class Configured(nn.Module):
         return self.layer(inputs)
 
 
-@pytest.mark.parametrize("config", [Sizes(), {"width": 6}, None, "small", lambda: 6], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("config", [Sizes(), {"width": 6}, lambda: 6], ids=lambda c: type(c).__name__)
 def test_a_config_may_be_anything(tmp_path, config):
     before = copy.copy(vars(config)) if isinstance(config, Sizes) else None
     rows = make_rows()

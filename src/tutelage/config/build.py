@@ -23,7 +23,15 @@ from tutelage.config._recipe import Recipe
 from tutelage.config._texts import TextsSpec
 from tutelage.data import Data, Rows, digits, images, same_classes, table
 from tutelage.divergences import ALL, ForwardKL, WholeBatch
-from tutelage.errors import CompatibilityError, ModelError, ParameterError, Problem, RecipeError, VocabularyError
+from tutelage.errors import (
+    CompatibilityError,
+    ModelError,
+    ModuleError,
+    ParameterError,
+    Problem,
+    RecipeError,
+    VocabularyError,
+)
 from tutelage.models import Standardised, build_model, load_model, load_weights, read_card
 from tutelage.objective import Objective, Term
 from tutelage.run_folder import BASELINE
@@ -343,5 +351,5 @@ def at(place: str) -> Iterator[None]:
     """Turn what an object refuses into a problem of the recipe at this place."""
     try:
         yield
-    except (ParameterError, CompatibilityError, ModelError, VocabularyError) as error:
+    except (ParameterError, CompatibilityError, ModelError, ModuleError, VocabularyError) as error:
         raise RecipeError([Problem("", None, place, str(error))]) from error

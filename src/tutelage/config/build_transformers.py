@@ -15,6 +15,7 @@ from tutelage.config.build import Role, at
 from tutelage.errors import ModelError
 from tutelage.models import add_lora, load_pretrained, load_tokenizer
 from tutelage.networks import check_exclusive
+from tutelage.tasks import CausalLM, MaskedLM, SequenceClassification, Task, check_teacher
 
 
 def transformer_of(recipe: Recipe, role: Role, tokenizer: Any, seed: int, classes: Sequence[str] = ()) -> Any:
@@ -28,6 +29,9 @@ def transformer_of(recipe: Recipe, role: Role, tokenizer: Any, seed: int, classe
     with at(role), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _model(recipe, role, spec, tokenizer, classes)
+        # Before a teacher is fitted, and not by the trainer alone.
+        task = _TASKS[auto_of(recipe)]
+        task.check(model) if role == "student" else check_teacher(task, role, model)
         if classes:
             _name_classes(role, model, tokenizer, classes)
         _check_length(recipe, model)
@@ -39,6 +43,11 @@ def transformer_of(recipe: Recipe, role: Role, tokenizer: Any, seed: int, classe
 
 
 Auto = Literal["causal_lm", "masked_lm", "sequence_classification"]
+_TASKS: dict[Auto, Task] = {
+    "causal_lm": CausalLM(),
+    "masked_lm": MaskedLM(),
+    "sequence_classification": SequenceClassification(),
+}
 
 
 def auto_of(recipe: Recipe) -> Auto:
