@@ -49,7 +49,9 @@ class DistillationModel(nn.Module):
     student: any `nn.Module`; teachers: {name: nn.Module}, frozen and in eval mode at every call, no part of
     `state_dict`, `parameters` or `train`; objective: what is trained; task: what a batch means; vocabulary: which
     outcomes the two sides share, where they differ. Projectors of feature terms are trained and saved with the
-    student, and are no part of `model.student`. Errors: `ModuleError`, `TeacherError`, `LayerError`,
+    student, and are no part of `model.student`. Without a vocabulary, classes that have names on both sides
+    (`id2label`) are compared by name, and other names are refused. State is given and taken by the names that weights
+    have without `torch.compile`. Errors: `ModuleError`, `ModelError`, `TeacherError`, `LayerError`,
     `CompatibilityError`, `ParameterError`.
 
     >>> import torch, tutelage as tl

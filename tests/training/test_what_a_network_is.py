@@ -109,7 +109,7 @@ NO_TASK = {
     "Wav2Vec2ForCTC": (
         {"conv_dim": (8,), "conv_kernel": (2,), "conv_stride": (2,), "num_conv_pos_embeddings": 2}
         | {"num_conv_pos_embedding_groups": 1, "num_feat_extract_layers": 1},
-        "ctc",
+        "CTC",
     ),
     "SegformerForSemanticSegmentation": (
         {"num_encoder_blocks": 1, "depths": [1], "hidden_sizes": [8], "decoder_hidden_size": 8}

@@ -47,6 +47,7 @@ _GENERATORS = {
     "SEQ_TO_SEQ_CAUSAL_LM",
     "SPEECH_SEQ_2_SEQ",
 }
+_ABBREVIATIONS = {"CTC", "RNNT", "TDT"}
 # Networks without a head for one task.
 _BASES = {"BACKBONE", "IMAGE", "TEXT_ENCODING"}
 # For classes that transformers does not know, such as code that came with a model.
@@ -207,4 +208,4 @@ def _tables() -> dict[str, frozenset[str]]:
 
 
 def _words(table: str) -> str:
-    return table.lower().replace("_", " ")
+    return table if table in _ABBREVIATIONS else table.lower().replace("_", " ")

@@ -14,6 +14,12 @@ from tutelage.tasks._calling import first_logits
 from tutelage.tasks._labels import UNLABELLED, known, labels_of
 from tutelage.tasks._suits import check_kind
 
+_FOR_TOKENS = (
+    "Where there is one for each token or pixel, return (rows, positions, classes) and pass "
+    "task=TokenClassification(), or CausalLM() or MaskedLM() for a language model; images: "
+    "logits.flatten(2).transpose(1, 2), with labels and 'target_mask' of (rows, positions)"
+)
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -62,8 +68,8 @@ class Classification:
         labels = labels_of(batch)
         if labels is not None and labels.dim() != 1:
             raise ShapeError(
-                f"the labels have shape {tuple(labels.shape)}; expected (rows,), a class for each row: labels of "
-                "tokens or pixels are for TokenClassification()"
+                f"the labels have shape {tuple(labels.shape)}; expected (rows,), a class for each row: "
+                f"labels.argmax(-1) where they are one-hot. {_FOR_TOKENS}"
             )
         return (None, None) if labels is None else known(labels, self.unlabelled)
 
@@ -83,7 +89,5 @@ def _of_rows(network: str, side: Side) -> Side:
     came = tuple(side.shape) if isinstance(side, Tensor) else (*shape, side.vocabulary_size)
     raise ShapeError(
         f"the {network} returned a tensor of shape {came}; expected (rows, classes), with classes last: this task "
-        "compares one distribution for each row. Where there is one for each token or pixel, return (rows, positions, "
-        "classes) and pass task=TokenClassification(), or CausalLM() or MaskedLM() for a language model; images: "
-        "logits.flatten(2).transpose(1, 2), with labels and 'target_mask' of (rows, positions)"
+        f"compares one distribution for each row. {_FOR_TOKENS}"
     )
