@@ -128,15 +128,33 @@ def seal(folder: Path, about: Mapping[str, Any] | None = None) -> None:
             path = Path(parent, name)
             if path == folder / MANIFEST:
                 continue
-            length, crc = _measure(path)
+            files[path.relative_to(folder).as_posix()] = entry_of(path)
             sync(path)
-            files[path.relative_to(folder).as_posix()] = {"bytes": length, "crc32": f"{crc:08x}"}
         if Path(parent) != folder:
             sync_folder(Path(parent))
     content = {"format": FORMAT, "about": dict(about or {}), "files": files}
     write_bytes(folder / MANIFEST, _written(content))
     sync(folder / MANIFEST)
     sync_folder(folder)
+
+
+def record(folder: Path, files: Mapping[str, Path]) -> None:
+    """Write the manifest of files in a folder that stays where it is; the files are on the disk already.
+
+    files: {name in the folder: where the file is now}, which may be a part that comes to its place afterwards.
+    """
+    entries = {name: entry_of(path) for name, path in files.items()}
+    part = private(folder / MANIFEST, "part")
+    write_bytes(part, _written({"format": FORMAT, "about": {}, "files": entries}))
+    sync(part)
+    rename(part, folder / MANIFEST)
+    sync_folder(folder)
+
+
+def entry_of(path: Path) -> dict[str, Any]:
+    """Return what a manifest says of a file."""
+    with path.open("rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "crc32": f"{_crc_of_file(file):08x}"}
 
 
 def private(path: str | os.PathLike[str], ending: str) -> Path:
@@ -159,7 +177,7 @@ def has_manifest(folder: str | os.PathLike[str]) -> bool:
 def read_manifest(folder: str | os.PathLike[str], what: str = "the folder") -> Manifest:
     """Return the manifest of a folder, without a look at the files. Errors: `DamagedDataError`."""
     path = Path(folder) / MANIFEST
-    with _opened(path, what) as file:
+    with opened(path, what) as file:
         if os.fstat(file.fileno()).st_size > _LARGEST_MANIFEST:
             raise DamagedDataError(f"{path} is larger than {_LARGEST_MANIFEST} bytes, and so no manifest of {what}")
         text = file.read(_LARGEST_MANIFEST)
@@ -172,18 +190,28 @@ def read_manifest(folder: str | os.PathLike[str], what: str = "the folder") -> M
                 "newer one, or changed since: update tutelage"
             )
         crc = content.pop("crc32")
-        if version != FORMAT or crc != _crc_of(content) or text != _written(content):
+        if version != FORMAT or crc != checksum(content) or text != _written(content):
             raise DamagedDataError(f"{path} was changed after it was written, so {what} cannot be trusted")
-        files = {name: (int(entry["bytes"]), int(entry["crc32"], 16)) for name, entry in content["files"].items()}
+        files = files_of(content["files"])
         about = dict(content["about"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, DamagedDataError):
             raise
         raise DamagedDataError(f"{path} is no manifest ({error}), so {what} cannot be trusted") from error
+    check_names(files, path, what)
+    return Manifest(files, about)
+
+
+def files_of(entries: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return {name: (bytes, CRC-32)} of what `entry_of` says of files."""
+    return {name: (int(entry["bytes"]), int(entry["crc32"], 16)) for name, entry in entries.items()}
+
+
+def check_names(files: Mapping[str, Any], path: Path, what: str) -> None:
+    """Raise `DamagedDataError` if a file that is named is not inside the folder. path: of the file that names it."""
     for name in files:
         if not _is_inside(name):
             raise DamagedDataError(f"{path} names {name!r}, which is no file inside the folder; {what} is not read")
-    return Manifest(files, about)
 
 
 def verify(
@@ -195,14 +223,25 @@ def verify(
     Errors: `DamagedDataError`, which names the file and what is wrong with it.
     """
     finish_swap(folder)
+    manifest = read_manifest(folder, what)
+    check_files(folder, manifest.files, what, only)
+    return manifest
+
+
+def check_files(
+    folder: str | os.PathLike[str],
+    files: Mapping[str, tuple[int, int]],
+    what: str,
+    only: Callable[[str], bool] | None = None,
+) -> None:
+    """Raise `DamagedDataError` unless files of a folder are as long as they were written, and their CRC-32 the same."""
     place = Path(folder)
-    manifest = read_manifest(place, what)
     inside = place.resolve()
-    for name, (length, crc) in manifest.files.items():
+    for name, (length, crc) in files.items():
         if only is not None and not only(name):
             continue
         path = place / name
-        with _opened(path, what) as file:
+        with opened(path, what) as file:
             if not path.resolve().is_relative_to(inside):
                 raise DamagedDataError(f"{path} is a link out of the folder; expected the file itself in {what}")
             found = os.fstat(file.fileno()).st_size
@@ -216,7 +255,12 @@ def verify(
                     f"{path} was changed after it was written: the checksum of its {length} bytes is another one, so "
                     f"{what} cannot be trusted"
                 )
-    return manifest
+
+
+def missing(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the files that a folder's manifest names and that are not there. Errors: `DamagedDataError`."""
+    finish_swap(folder)
+    return [path for name in read_manifest(folder).files if not os.path.lexists(path := Path(folder) / name)]
 
 
 def finish_swap(folder: str | os.PathLike[str]) -> None:
@@ -247,6 +291,11 @@ def name_of_aside(path: Path) -> str | None:
     """Return which name a folder had before it was moved aside; None for any other."""
     match = _ASIDE.fullmatch(path.name)
     return match and match["name"]
+
+
+def is_private(name: str) -> bool:
+    """Return whether `private` makes such a name."""
+    return _PRIVATE.fullmatch(name) is not None
 
 
 def sweep(parent: str | os.PathLike[str]) -> None:
@@ -343,7 +392,7 @@ def _errno_of(error: BaseException | None) -> int | None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, what: str) -> Iterator[BinaryIO]:
+def opened(path: Path, what: str) -> Iterator[BinaryIO]:
     """Open a plain file; a pipe in its place must not hang."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -363,11 +412,6 @@ def _opened(path: Path, what: str) -> Iterator[BinaryIO]:
             raise DamagedDataError(f"{path} cannot be read ({error.strerror}); it belongs to {what}") from error
 
 
-def _measure(path: Path) -> tuple[int, int]:
-    with path.open("rb") as file:
-        return os.fstat(file.fileno()).st_size, _crc_of_file(file)
-
-
 def _crc_of_file(file: Any) -> int:
     crc, buffer = 0, memoryview(bytearray(_CHUNK))
     while count := file.readinto(buffer):
@@ -375,13 +419,14 @@ def _crc_of_file(file: Any) -> int:
     return crc
 
 
-def _crc_of(content: Mapping[str, Any]) -> str:
+def checksum(content: Mapping[str, Any]) -> str:
+    """Return the CRC-32 of JSON, whatever the order of its keys."""
     return f"{zlib.crc32(json.dumps(content, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
 def _written(content: Mapping[str, Any]) -> bytes:
     """Return a manifest as it stands in its file; any other bytes were not written here."""
-    return (json.dumps({**content, "crc32": _crc_of(content)}, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps({**content, "crc32": checksum(content)}, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _is_inside(name: str) -> bool:

@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tutelage import manifest
 from tutelage.errors import DamagedDataError, RunFolderError
 
 if TYPE_CHECKING:
     import numpy as np
 
 TEACHER, STUDENT, BASELINE = "teacher", "student", "baseline"
+LOCK = ".lock"
 RUNNING, COMPLETE, INTERRUPTED, FAILED = "running", "complete", "interrupted", "failed"
 
 
@@ -90,9 +92,26 @@ class RunFolder:
             raise RunFolderError(f"{path} is not a folder; expected the folder of a run, as `tutelage train` makes it")
         if not folder.record.is_file():
             raise RunFolderError(
-                f"{path} holds no run.json; expected the folder of a run, as `tutelage train` makes it"
+                f"{path} holds no run.json; expected the folder of a run, as `tutelage train` makes it. If its start "
+                f"was killed, start it again with --out {path}"
             )
         return folder
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a run can start here: the folder is new, or empty, or holds what is left of a start that was killed.
+
+        A start writes run.json last. Without the file of its lock, whatever lies there is somebody else's.
+        """
+        if not self.path.is_dir():
+            return not os.path.lexists(self.path)
+        entries, lock = set(self.path.iterdir()), self.path / LOCK
+        return not entries or (lock in entries and entries - {lock} <= set(self.left_by_a_start()))
+
+    def left_by_a_start(self) -> list[Path]:
+        """Return the files in the folder that a start writes before run.json."""
+        own = (self.recipe, self.environment, self.test, self.test_texts)
+        return [entry for entry in self.path.iterdir() if entry in own or manifest.is_private(entry.name)]
 
     @property
     def recipe(self) -> Path:
@@ -160,14 +179,32 @@ class RunFolder:
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a path beside `path`, and move what it wrote there when it is on the disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = begin_file(path, write)
     try:
-        write(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        finish_file(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def begin_file(path: Path, write: Callable[[Path], None]) -> Path:
+    """Write a file beside its place, and return where; errors of the disk name the place."""
+    part = manifest.private(path, "part")
+    part.unlink(missing_ok=True)
+    try:
+        manifest.write_by(part, write)
+        manifest.sync(part)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
+        raise
+    return part
+
+
+def finish_file(part: Path, path: Path) -> None:
+    """Move a file that was written beside its place there."""
+    manifest.rename(part, path)
+    manifest.sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -181,18 +218,23 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object whole. NaN and infinity are no JSON: they are an error here, and not in whoever reads."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """Return a JSON object as it is written."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Return the JSON object in a file that has at least these keys."""
-    return _object(_read_text(path), str(path), keys)
+    return object_of(read_text(path), str(path), keys)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the JSON objects of a file of lines; a last line without its end is still being written, and not read."""
-    lines = _read_text(path).split("\n")[:-1]
-    return [_object(line, f"{path}:{number}", ()) for number, line in enumerate(lines, start=1)]
+    lines = read_text(path).split("\n")[:-1]
+    return [object_of(line, f"{path}:{number}", ()) for number, line in enumerate(lines, start=1)]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -219,18 +261,20 @@ def read_arrays(path: Path, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return a text file of a run; a pipe in its place does not hang."""
     if path.exists() and not path.is_file():
         raise DamagedDataError(f"{path} is no regular file; it belongs to the folder of the run")
+    with manifest.opened(path, "the folder of the run") as file:
+        content = file.read()
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DamagedDataError(f"{path} is missing; it belongs to the folder of the run") from error
+        return content.decode()
     except UnicodeDecodeError as error:
         raise DamagedDataError(f"{path} is not text ({error.reason} at byte {error.start}); write it again") from error
 
 
-def _object(text: str, place: str, keys: Sequence[str]) -> dict[str, Any]:
+def object_of(text: str, place: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Return a JSON object that has at least these keys; place: what messages call it."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,27 +97,29 @@ def test_evaluate_finds_what_was_recorded_or_fails(place, trained, here):
     assert done.code == 0, done
     assert json.loads(done.out) == json.loads(before)
 
-    # Other weights in the place of the student's are damage, unless they are there on purpose, without the manifest:
-    # then their errors are not those that were recorded.
-    model = folder.arm(0, "student").model / "model.safetensors"
-    whole, manifest = model.read_bytes(), (model.parent / "manifest.json").read_bytes()
-    try:
-        model.write_bytes((folder.arm(0, "baseline").model / "model.safetensors").read_bytes())
-        refused(here("evaluate", "run", cwd=place), 4, "model.safetensors", "manifest.json")
-        assert folder.scores.read_bytes() == before
+    # Other weights in the place of the student's are damage. Nothing is written, and the second call says the same.
+    changed = RunFolder(shutil.copytree(place / "run", place / "changed"))
+    model = changed.arm(0, "student").model / "model.safetensors"
+    model.write_bytes((changed.arm(0, "baseline").model / "model.safetensors").read_bytes())
+    content = files(changed.path)
+    for _ in range(2):
+        refused(here("evaluate", "changed", cwd=place), 4, "model.safetensors was changed", "train --resume changed")
+    assert files(changed.path) == content
 
-        (model.parent / "manifest.json").unlink()
-        swapped = here("evaluate", "run", cwd=place)
+    # A run of an earlier version has no checksums: its errors are not those that were recorded, which stay.
+    record = {key: value for key, value in read_json(changed.record).items() if key not in ("files", "crc32")}
+    changed.record.write_text(json.dumps(record))
+    for manifest in changed.path.rglob("manifest.json"):
+        manifest.unlink()
+    content = files(changed.path)
+    for _ in range(2):
+        swapped = here("evaluate", "changed", "--json", cwd=place)
         assert swapped.code == 3, swapped
-        assert "not the errors that were recorded: student" in swapped.err
+        found = json.loads(swapped.out)["student"]["errors"]["values"]
+        recorded = json.loads(before)["student"]["errors"]["values"]
+        assert f"not the errors that were recorded: student {recorded} -> {found}" in swapped.err
         assert "Traceback" not in swapped.err
-
-        model.write_bytes(whole[: len(whole) // 2])
-        refused(here("evaluate", "run", cwd=place), 4, "model.safetensors")
-    finally:
-        model.write_bytes(whole)
-        (model.parent / "manifest.json").write_bytes(manifest)
-        folder.scores.write_bytes(before)
+    assert files(changed.path) == content
 
 
 def test_a_report_can_be_written_again(place, trained, here):

@@ -1,6 +1,7 @@
 """Folders that are no run, and runs with a damaged file: one error that names the file, and no report."""
 
 import json
+import os
 import re
 import shutil
 
@@ -155,3 +156,25 @@ def test_a_folder_that_cannot_be_written(run):
     with pytest.raises(RunFolderError, match=r"cannot be written into .*make the folder writable"):
         build_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_nothing_is_written_outside_the_run(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (run / "report").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFolderError, match=r"report is a link.*remove it"):
+        build_report(run)
+    (run / "report").unlink()
+    (tmp_path / "mine.html").write_text("mine")
+    (run / "report.html").symlink_to(tmp_path / "mine.html")
+    build_report(run)
+    assert (tmp_path / "mine.html").read_text() == "mine"
+    assert "</html>" in (run / "report.html").read_text()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["run.json", "seed-0/student/metrics.jsonl", "seed-0/student/evaluation.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_does_not_hang(run, name):
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises((DamagedDataError, RunFolderError), match=re.escape(name)):
+        build_report(run)

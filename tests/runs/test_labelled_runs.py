@@ -18,6 +18,8 @@ from tutelage.run_folder import BASELINE, RunFolder, read_arrays, read_json, rea
 from tutelage.runs import TeacherFitted, TeacherReused, evaluate, prepare, run
 
 CLASSES = ("argparse", "ast")
+# Of a model that is changed on purpose, the manifest is no longer true.
+MANIFEST = shutil.ignore_patterns("manifest.json")
 SAVED = ["~teacher.bert", "~teacher.fit", "baseline=false", "training.seeds=1", "training.steps=2"]
 
 
@@ -60,7 +62,7 @@ def _alone(folder, rows):
 
 def _teacher_in(folder, done, change):
     """Return a copy of the fitted teacher, its configuration changed, and its head if the change says so."""
-    shutil.copytree(done[0].teacher.model, folder)
+    shutil.copytree(done[0].teacher.model, folder, ignore=MANIFEST)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
     change(model)
     model.save_pretrained(folder)
@@ -209,7 +211,7 @@ def test_a_teacher_of_other_classes_is_refused(done, texts, cached, tmp_path, na
 
 def test_a_headless_student_gets_a_head_and_a_teacher_does_not(done, texts, cached, tmp_path, caplog):
     folder = tmp_path / "base"
-    shutil.copytree(done[0].teacher.model, folder)
+    shutil.copytree(done[0].teacher.model, folder, ignore=MANIFEST)
     base = transformers.BertModel.from_pretrained(folder)
     base.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
     base.save_pretrained(folder)
@@ -255,7 +257,7 @@ def test_adapters_are_merged_and_their_head_is_trained(done, texts, cached, tmp_
 
 def test_models_of_other_tokens_are_refused(done, texts, cached, tmp_path):
     other = tmp_path / "tokens"
-    shutil.copytree(done[0].teacher.model, other)
+    shutil.copytree(done[0].teacher.model, other, ignore=MANIFEST)
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]

@@ -24,7 +24,7 @@ from tutelage.runs import (
     run,
 )
 
-ARM_FILES = {"evaluation.safetensors", "scores.json", "timing.json", "model"}
+ARM_FILES = {"evaluation.safetensors", "scores.json", "timing.json", "manifest.json", "model"}
 
 
 def kinds(events):
@@ -277,7 +277,7 @@ def test_a_damaged_teacher_is_fitted_again(clouds, quick, tmp_path, cache, damag
     if damage == "no card":
         (place / "model.json").unlink()
     if damage == "no record":
-        (place / "made.json").write_text("{")
+        (place / "manifest.json").write_text("{")
     note, fitted = teacher_events(recipe, tmp_path / "1")
     assert "damaged and is fitted again" in note.text
     assert isinstance(fitted, TeacherFitted)

@@ -10,6 +10,7 @@ import typer
 
 from tutelage.cli._console import is_first
 from tutelage.errors import RunFolderError
+from tutelage.run_folder import RunFolder
 
 
 def new_folder(name: str, out: Path | None) -> Path:
@@ -20,7 +21,7 @@ def new_folder(name: str, out: Path | None) -> Path:
     folder = out if out is not None else _free(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
     if not is_first():
         return folder  # the first process looks, and says which it is
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and not RunFolder(folder).is_free:
         raise RunFolderError(
             f"{folder} is there already and not empty; choose another --out, or go on with it by --resume {folder}"
         )

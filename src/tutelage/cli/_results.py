@@ -77,8 +77,8 @@ def evaluate(run: Path, *, as_json: bool) -> None:
     say(f"evaluating the networks in {run} on the held-out rows ...")
     from tutelage.runs import evaluate
 
-    before = read_json(folder.scores) if folder.scores.is_file() else {}
     scores = evaluate(folder.path)
+    before = read_json(folder.scores) if folder.scores.is_file() else {}
     if as_json:
         put_json(scores)
     else:
@@ -92,7 +92,7 @@ def evaluate(run: Path, *, as_json: bool) -> None:
         what = "nats per token" if "perplexity" in scores[STUDENT] else "errors"
         say(
             f"tutelage: not the {what} that were recorded: {', '.join(changed)}. The models are not the ones that were "
-            "trained, or this machine computes otherwise; what was found now is recorded"
+            "trained, or this machine computes otherwise; the recorded scores stay as they are"
         )
         raise typer.Exit(CHECK_FAILED)
     say_next("report", str(run))

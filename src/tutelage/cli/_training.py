@@ -15,6 +15,7 @@ from tutelage.cli._folders import new_folder
 from tutelage.cli._results import summary
 from tutelage.config import Recipe, load
 from tutelage.errors import MissingPackageError
+from tutelage.records import check_recipe, read_record
 from tutelage.run_folder import COMPLETE, RunFolder, read_json
 from tutelage.signals import code_of, terminable
 
@@ -74,7 +75,9 @@ def _stopped(source: str | None, out: Path | None, resume: Path) -> tuple[Recipe
     if out is not None:
         raise typer.BadParameter(f"the run goes on in its own folder; remove --out {out}", param_hint="--resume")
     folder = RunFolder.open(resume)
-    return load(folder.recipe), str(read_json(folder.record, ["recipe"])["recipe"]), folder.path
+    known = read_record(folder, ["recipe"])
+    check_recipe(folder, known)
+    return load(folder.recipe), str(known["recipe"]), folder.path
 
 
 def _again(source: str | None, overrides: Sequence[str], out: Path | None, resume: Path | None) -> list[str]:

@@ -37,6 +37,8 @@ def build(path: Path) -> Path:
     """Read the run, draw, write; see `build_report`."""
     run = read_run(path)
     pictures = run.folder.path / "report"
+    if pictures.is_symlink():
+        raise RunFolderError(f"{pictures} is a link, and a report is written inside its run alone; remove it")
     try:
         pictures.mkdir(exist_ok=True)
         with style():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import DamagedDataError
+from tutelage.records import check_arm, check_run, read_record
 from tutelage.report._classification import Classification
 from tutelage.report._contents import Arm, Log, Omitted, Run
 from tutelage.report._files import Reader, environment, logs
@@ -29,10 +30,15 @@ _TASKS: Mapping[str, Task] = {
 def read_run(path: Path) -> Run:
     """Read a folder. Errors: `RunFolderError` where there is no run, `DamagedDataError` for a file that is damaged."""
     folder = RunFolder.open(path)
-    record = Reader(folder.record, read_json(folder.record, ("status", "recipe", "seeds", "arms")))
+    known = read_record(folder, ("status", "recipe", "seeds", "arms"))
+    check_run(folder, known)
+    record = Reader(folder.record, known)
     task = _task(record)
     names = record.texts("arms")
     seeds = tuple(int(seed) for seed in record.items("seeds", int))
+    for place in (folder.teacher, *(folder.arm(seed, name) for seed in seeds for name in names)):
+        if place.done:
+            check_arm(folder, place, known, model=False)
     teacher, arms, partial, missing = None, [], dict[str, list[tuple[Log, ...]]](), []
     if folder.teacher.done:
         teacher = _arm(TEACHER, None, folder.teacher, task)
@@ -45,7 +51,7 @@ def read_run(path: Path) -> Run:
                 arms.append(_arm(name, seed, place, task))
                 continue
             missing.append(f"the {name} of seed {seed}")
-            if place.metrics.is_file():
+            if place.metrics.exists():
                 partial.setdefault(name, []).append(logs(place.metrics))
     every = [*([] if teacher is None else [teacher]), *arms]
     return Run(
@@ -79,14 +85,14 @@ def _task(record: Reader) -> Task:
 
 def _arm(name: str, seed: int | None, place: ArmFolder, task: Task) -> Arm:
     scores = Reader(place.scores, read_json(place.scores, task.scores))
-    timing = Reader(place.timing, read_json(place.timing) if place.timing.is_file() else {})
+    timing = Reader(place.timing, read_json(place.timing) if place.timing.exists() else {})
     omitted = scores.values("omitted", dict) if scores.value.get("omitted") else {}
     return Arm(
         name=name,
         seed=seed,
         scores={key: scores.number(key) for key in scores.value if key != "omitted"},
         omitted={key: _omitted(place.scores, key, value) for key, value in omitted.items()},
-        logs=logs(place.metrics) if place.metrics.is_file() else (),
+        logs=logs(place.metrics) if place.metrics.exists() else (),
         latency=timing.values("latency_ms", (int, float)) if "latency_ms" in timing.value else {},
         train_seconds=timing.number("train_seconds") if timing.value.get("train_seconds") is not None else None,
     )

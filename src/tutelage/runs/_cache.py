@@ -1,7 +1,7 @@
-"""Fitted teachers and tokenizers, kept under the hash of what made them, and looked at again before they are used.
+"""Fitted teachers and tokenizers, kept under the hash of what made them, and checked before they are used.
 
-<cache>/teachers/<sha256>/    the files of the model, made.json
-<cache>/tokenizers/<sha256>/  those of the tokenizer, made.json
+<cache>/teachers/<sha256>/    the files of the model, and the manifest, which says what the model was made from
+<cache>/tokenizers/<sha256>/  the same of the tokenizer
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +21,10 @@ from typing import Any, TypeVar
 import tutelage
 from tutelage.data import train_tokenizer
 from tutelage.errors import DamagedDataError, ModelError
+from tutelage.manifest import MANIFEST, finish_swap, has_manifest, staged, verify, write_by
 from tutelage.models import load_tokenizer
-from tutelage.run_folder import read_json, write_json
 
 _Kept = TypeVar("_Kept")
-
-_MADE = "made.json"
 
 
 def cache_folder() -> Path:
@@ -49,14 +48,10 @@ def kept(place: Path, load: Callable[[Path], _Kept]) -> _Kept | None:
 
     Errors: `DamagedDataError` if it is not what was written there.
     """
-    if not place.exists():
+    finish_swap(place)
+    if not has_manifest(place):
         return None
-    digests = read_json(place / _MADE, keys=("sha256",))["sha256"]
-    if not isinstance(digests, dict) or not digests:
-        raise DamagedDataError(f"{place / _MADE} names no files; expected those beside it")
-    for name, digest in digests.items():
-        if Path(name).name != name or not (place / name).is_file() or digest != _sha256(place / name):
-            raise DamagedDataError(f"{place / name} is not what was written; make it again")
+    verify(place, "the cache")
     try:
         return load(place)
     except ModelError as error:
@@ -65,19 +60,10 @@ def kept(place: Path, load: Callable[[Path], _Kept]) -> _Kept | None:
 
 def keep(made: Path, place: Path, made_from: Mapping[str, Any]) -> None:
     """Copy the files of a folder into the cache, whole or not at all."""
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    names = sorted(file.name for file in made.iterdir() if file.is_file())
-    try:
-        part.mkdir(parents=True)
-        for name in names:
-            shutil.copyfile(made / name, part / name)
-        write_json(part / _MADE, {"from": dict(made_from), "sha256": {name: _sha256(part / name) for name in names}})
-        if place.exists():
-            shutil.rmtree(place)
-        part.replace(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with staged(place, {"from": dict(made_from)}) as staging:
+        for file in sorted(made.iterdir()):
+            if file.is_file() and file.name != MANIFEST:
+                write_by(staging / file.name, partial(shutil.copyfile, file))
 
 
 def kept_tokenizer(texts: Iterable[str], size: int, *, for_encoder: bool = False) -> Any:
@@ -104,8 +90,3 @@ def kept_tokenizer(texts: Iterable[str], size: int, *, for_encoder: bool = False
             keep(Path(folder), place, made_from)
         # One that was read has more settings than one that was made, and a run must not tell which it was.
         return load_tokenizer(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

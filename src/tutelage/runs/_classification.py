@@ -14,7 +14,9 @@ from tutelage.config.build import Role, architecture_of, collator_of, data_of, n
 from tutelage.data import Rows
 from tutelage.models import load_model, read_card, save_model
 from tutelage.run_folder import ArmFolder, RunFolder, write_arrays
+from tutelage.runs._measured import Measured
 from tutelage.runs._networks import predict, score
+from tutelage.runs._saving import is_whole
 from tutelage.tasks import Task
 from tutelage.vocabulary import VocabularyMap
 
@@ -61,7 +63,7 @@ class Classification:
 
     def is_saved(self, folder: Path) -> bool:
         """Return whether a network was saved in a folder."""
-        return (folder / "model.json").is_file()
+        return is_whole(folder, "model.json")
 
     def copies_teacher(self) -> bool:
         """Return that every teacher is copied."""
@@ -97,9 +99,9 @@ class Classification:
         """Return the teacher's logits on the held-out rows."""
         return predict(teacher, self.data.test)
 
-    def score(self, network: nn.Module, folder: ArmFolder, train_seconds: float, answers: Any) -> dict[str, Any]:
+    def score(self, network: nn.Module, folder: ArmFolder, answers: Any) -> Measured:
         """Score a network on the held-out rows."""
-        return score(network, self.data, folder, train_seconds, answers)
+        return score(network, self.data, folder, answers)
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says of the data."""

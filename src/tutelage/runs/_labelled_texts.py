@@ -19,7 +19,7 @@ from tutelage.run_folder import ArmFolder, RunFolder, write_json
 from tutelage.runs._cache import kept_tokenizer
 from tutelage.runs._classification import Classification
 from tutelage.runs._language_scores import latency
-from tutelage.runs._networks import write_evaluation
+from tutelage.runs._measured import Measured
 from tutelage.runs._saving import OfTransformers, saved_bytes
 from tutelage.runs._scores import scores_of
 from tutelage.tasks import SequenceClassification, Task, call
@@ -83,15 +83,13 @@ class LabelledTexts(OfTransformers, Classification):
         """Return the teacher's logits on the held-out rows."""
         return self._predict(teacher)
 
-    def score(self, network: nn.Module, folder: ArmFolder, train_seconds: float, answers: Any) -> dict[str, Any]:
+    def score(self, network: nn.Module, folder: ArmFolder, answers: Any) -> Measured:
         """Score a classifier on all held-out rows."""
         labels, logits = self.data.test.labels, self._predict(network)
         scores = scores_of(logits, labels, answers)
         scores["parameters"] = parameter_count(network)
         scores["bytes"] = saved_bytes(network, folder.model)
-        timing = {"latency_ms": latency(network, self._collator([self.data.test[0]])), "train_seconds": train_seconds}
-        write_evaluation(folder, logits, labels, timing, scores)
-        return scores
+        return Measured(scores, latency(network, self._collator([self.data.test[0]])), logits, labels)
 
     def write_test_rows(self, folder: RunFolder) -> None:
         """Write the beginnings of the held-out texts, so that a report can show them; not of very many."""

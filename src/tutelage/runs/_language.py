@@ -17,9 +17,11 @@ from tutelage.config.build_transformers import auto_of, tokenizer_of, tokenizer_
 from tutelage.data import CausalCollator, MaskedCollator, TokenRows
 from tutelage.errors import ModelError, VocabularyError
 from tutelage.models import align, compare_tokenizers, language_model, load_pretrained, vocabulary_width
-from tutelage.run_folder import BASELINE, STUDENT, TEACHER, ArmFolder, RunFolder, read_json, write_json
+from tutelage.records import read_record
+from tutelage.run_folder import BASELINE, STUDENT, TEACHER, ArmFolder, RunFolder, write_json
 from tutelage.runs._cache import kept_tokenizer
 from tutelage.runs._language_scores import every_token_hidden, latency, scores_of, seen_token_by_token
+from tutelage.runs._measured import Measured
 from tutelage.runs._saving import OfTransformers, saved_bytes
 from tutelage.runs._training import WATCHING
 from tutelage.tasks import CausalLM, MaskedLM, Task, leak_between_documents
@@ -147,7 +149,7 @@ class Language(OfTransformers):
         """Return the teacher itself: what it says of every token would be too much to keep."""
         return teacher
 
-    def score(self, network: nn.Module, folder: ArmFolder, train_seconds: float, answers: Any) -> dict[str, Any]:
+    def score(self, network: nn.Module, folder: ArmFolder, answers: Any) -> Measured:
         """Score a model on all held-out rows."""
         rows, teacher = self.texts.test, answers
         collator = self.collator("", WATCHING, network, teacher)
@@ -158,9 +160,7 @@ class Language(OfTransformers):
         scores["rows"] = len(rows)
         scores["parameters"] = sum(parameter.numel() for parameter in network.parameters())
         scores["bytes"] = saved_bytes(network, folder.model)
-        write_json(folder.timing, {"latency_ms": latency(network, collator([rows[0]])), "train_seconds": train_seconds})
-        write_json(folder.scores, scores)
-        return scores
+        return Measured(scores, latency(network, collator([rows[0]])))
 
     def finish(self, folder: RunFolder, teacher: nn.Module | None) -> None:
         """Write text.json: one held-out piece, and what the networks of the first seed say of each of its tokens."""
@@ -173,7 +173,7 @@ class Language(OfTransformers):
         places = np.flatnonzero(alone & (lengths == lengths[alone].max())) if alone.any() else np.array([0])
         place = int(places[len(places) // 2])
         row = {name: value[:_LONGEST_PIECE] if name != "index" else value for name, value in rows[place].items()}
-        known = read_json(folder.record, keys=("seeds", "arms"))
+        known = read_record(folder, keys=("seeds", "arms"))
         seed = known["seeds"][0]
         networks = {TEACHER: teacher}
         for arm in (arm for arm in (STUDENT, BASELINE) if arm in known["arms"]):

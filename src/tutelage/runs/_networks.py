@@ -6,15 +6,14 @@ import contextlib
 import statistics
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tutelage.data import Data, Rows
 from tutelage.models import parameter_count
-from tutelage.run_folder import ArmFolder, write_arrays, write_json
+from tutelage.run_folder import ArmFolder
+from tutelage.runs._measured import Measured
 from tutelage.runs._scores import omitted_scores, scores_of
 
 _BATCH = 256
@@ -72,10 +71,8 @@ def latency(network: nn.Module, rows: Rows) -> dict[str, float]:
     return found
 
 
-def score(
-    network: nn.Module, data: Data, folder: ArmFolder, train_seconds: float, teacher: Tensor | None
-) -> dict[str, Any]:
-    """Evaluate a network whose model is in its folder; write logits, timing and, last, its scores, and return these."""
+def score(network: nn.Module, data: Data, folder: ArmFolder, teacher: Tensor | None) -> Measured:
+    """Evaluate a network whose model is in its folder; teacher: its teacher's logits on the held-out rows."""
     logits = predict(network, data.test)
     scores = scores_of(logits, data.test.labels, teacher)
     scores["parameters"] = parameter_count(network)
@@ -86,18 +83,7 @@ def score(
             data.classes[omitted]: omitted_scores(logits, data.test.labels, fit, data.fit.labels, omitted)
             for omitted in data.omitted
         }
-    timing = {"latency_ms": latency(network, data.test), "train_seconds": train_seconds}
-    write_evaluation(folder, logits, data.test.labels, timing, scores)
-    return scores
-
-
-def write_evaluation(
-    folder: ArmFolder, logits: Tensor, labels: Tensor, timing: dict[str, Any], scores: dict[str, Any]
-) -> None:
-    """Write what a classifier said of the test rows, how long it took and, last, its scores."""
-    write_arrays(folder.evaluation, {"logits": logits.numpy(), "labels": labels.numpy().astype(np.int64)})
-    write_json(folder.timing, timing)
-    write_json(folder.scores, scores)
+    return Measured(scores, latency(network, data.test), logits, data.test.labels)
 
 
 def _device(network: nn.Module) -> torch.device:

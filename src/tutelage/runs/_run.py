@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import nn
 
+from tutelage import manifest
 from tutelage.config import Recipe, dump, load
 from tutelage.config.build import objective_of, training_arguments
 from tutelage.errors import DataError, RunFolderError
+from tutelage.records import check_arm, check_recipe, check_run, finish_arm, missing_files, read_record, write_record
 from tutelage.run_folder import (
     BASELINE,
     COMPLETE,
@@ -29,16 +29,15 @@ from tutelage.run_folder import (
     write_text,
 )
 from tutelage.runs import _ranks
+from tutelage.runs._claim import claimed
 from tutelage.runs._events import ArmDone, Event, Finished, Interrupted, Note, RunSummary, Started
 from tutelage.runs._networks import with_threads
 from tutelage.runs._notes import noted
 from tutelage.runs._plan import Plan, prepare
-from tutelage.runs._record import environment, record, update, write_scores
+from tutelage.runs._record import arms_of, environment, record, update, write_scores
 from tutelage.runs._teacher import teacher_of
 from tutelage.runs._training import WATCHING, Lesson, OnEvent, Stopped, train
 from tutelage.signals import terminable
-
-_LOCK = ".lock"
 
 
 def run(
@@ -63,12 +62,14 @@ def run(
     written.
     """
     place = Path(folder)
-    _ranks.join(load(RunFolder.open(place).recipe) if recipe is None and resume else recipe)
+    _ranks.join(_recipe_of(place) if recipe is None and resume else recipe)
     place = Path(_ranks.agreed(str(place)))
     tell: OnEvent = _silent if on_event is None or not _ranks.is_first() else on_event
-    with terminable(), noted(tell):
+    if recipe is None and not resume:
+        raise RunFolderError("there is no recipe to run; give one, or a folder to resume")
+    with terminable(), noted(tell), claimed(place, new=not resume):
         plan = _resumed(place, tell) if resume else _new(recipe, place, name)
-        with _alone(place), with_threads(plan.threads):
+        with with_threads(plan.threads):
             return _carry_out(plan, RunFolder(place), tell)
 
 
@@ -76,78 +77,72 @@ def run(
 
 
 def _new(recipe: Recipe | None, place: Path, name: str) -> Plan:
-    if recipe is None:
-        raise RunFolderError("there is no recipe to run; give one, or a folder to resume")
-    _ranks.together(lambda: _check_new(place))
+    assert recipe is not None, place
     plan = prepare(recipe, place, name)
     _ranks.together(lambda: _begin(plan, recipe, place))
     return plan
 
 
-def _check_new(place: Path) -> None:
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise RunFolderError(
-            f"{place} is there already and not empty; a run never writes over another: choose a new folder, or resume "
-            "the run in it"
-        )
-
-
 def _begin(plan: Plan, recipe: Recipe, place: Path) -> None:
-    was_there = place.exists()
+    folder = RunFolder(place)
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        run_folder = RunFolder(place)
-        write_text(run_folder.recipe, dump(recipe))
-        write_json(run_folder.environment, environment(plan))
-        plan.subject.write_test_rows(run_folder)
-        write_json(run_folder.record, record(plan))
+        write_text(folder.recipe, dump(recipe))
+        write_json(folder.environment, environment(plan))
+        plan.subject.write_test_rows(folder)
+        # Last: with it, the folder is that of a run, and can be resumed.
+        write_record(folder, record(plan), (folder.recipe, folder.environment, folder.test, folder.test_texts))
     except OSError as error:
-        _undo(place, keep_folder=was_there)
         raise RunFolderError(f"{place} cannot be written ({error}); choose another folder") from error
-    except BaseException:
-        _undo(place, keep_folder=was_there)
-        raise
 
 
-def _undo(place: Path, *, keep_folder: bool) -> None:
-    """Remove what a failed start left in a folder that was new or empty."""
-    if not keep_folder:
-        shutil.rmtree(place, ignore_errors=True)
-        return
-    for entry in place.iterdir():
-        entry.unlink()
+def _recipe_of(place: Path) -> Recipe:
+    """Return the recipe of a run, which is the one that it was started with."""
+    folder = RunFolder.open(place)
+    check_recipe(folder, read_record(folder))
+    return load(folder.recipe)
 
 
 def _resumed(place: Path, tell: OnEvent) -> Plan:
-    run_folder = RunFolder.open(place)
-    known = read_json(run_folder.record, keys=("recipe", "data", "seconds"))
-    plan = prepare(load(run_folder.recipe), place, str(known["recipe"]))
+    folder = RunFolder(place)
+    known = read_record(folder, keys=("recipe", "seeds", "arms", "data", "seconds"))
+    made_again = (folder.environment, folder.test, folder.test_texts, folder.scores, folder.text)
+    check_run(folder, known, without=made_again)
+    _ranks.together(lambda: _make_again(folder, known, tell))
+    plan = prepare(load(folder.recipe), place, str(known["recipe"]))
     if plan.subject.digest(of_all=True) != known["data"]:
         raise DataError(
             f"the data changed since the run in {place} was started; expected the same rows and labels: start a new run"
         )
-    before, now = read_json(run_folder.environment), environment(plan)
+    now = environment(plan)
+    _ranks.together(lambda: _write_missing(folder, known, plan, now))
+    before = read_json(folder.environment)
     changed = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
     if changed:
         tell(Note(f"not as when the run was started, so its numbers may differ: {', '.join(changed)}"))
     return plan
 
 
-@contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    if not _ranks.is_first():
-        yield
-        return
-    lock = FileLock(place / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunFolderError(f"another process trains in {place}; wait for it, or stop it") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        (place / _LOCK).unlink(missing_ok=True)
+def _write_missing(folder: RunFolder, known: Mapping[str, Any], plan: Plan, now: Mapping[str, Any]) -> None:
+    """Write files of the start of a run that were removed since."""
+    if not folder.environment.exists():
+        write_json(folder.environment, now)
+    if any(file.name in known.get("files", {}) and not file.exists() for file in (folder.test, folder.test_texts)):
+        plan.subject.write_test_rows(folder)
+
+
+def _make_again(folder: RunFolder, known: Mapping[str, Any], tell: OnEvent) -> None:
+    """Take networks for done only if all their files are there; one that was changed is an error."""
+    for arm in (folder.teacher, *arms_of(folder, known)):
+        if not arm.done:
+            continue
+        missing = missing_files(folder, arm, known)
+        check_arm(folder, arm, known, without=missing)
+        if missing:
+            name = arm.path.relative_to(folder.path).as_posix()
+            tell(Note(f"{name} is made again from what is left of it: {missing[0].relative_to(arm.path)} is missing"))
+            if arm.model.exists() and any(path.is_relative_to(arm.model) for path in missing):
+                manifest.retire(arm.model)
+            arm.scores.unlink(missing_ok=True)
 
 
 # --- the work ---------------------------------------------------------------------------------------------------------
@@ -155,12 +150,14 @@ def _alone(place: Path) -> Iterator[None]:
 
 def _carry_out(plan: Plan, folder: RunFolder, tell: OnEvent) -> RunSummary:
     start = time.perf_counter()
-    before = float(_ranks.together(lambda: update(folder, {"status": RUNNING})["seconds"]))
+    # The scores of the run as a whole will be other files than those of an earlier session.
+    later = (folder.scores, folder.text)
+    before = float(_ranks.together(lambda: update(folder, {"status": RUNNING}, later, forget=True)["seconds"]))
 
     def end(status: str) -> float:
         seconds = before + time.perf_counter() - start
         if _ranks.is_first():
-            update(folder, {"status": status, "seconds": seconds})
+            update(folder, {"status": status, "seconds": seconds}, later if status == COMPLETE else ())
         return seconds
 
     tell(Started(plan))
@@ -175,7 +172,9 @@ def _carry_out(plan: Plan, folder: RunFolder, tell: OnEvent) -> RunSummary:
         end(INTERRUPTED)
         raise
     except BaseException:
-        end(FAILED)
+        # A full disk fails here, too, and is what is told.
+        with contextlib.suppress(OSError):
+            end(FAILED)
         raise
     summary = RunSummary(folder.path, COMPLETE, scores, end(COMPLETE))
     tell(Finished(summary))
@@ -238,7 +237,13 @@ def _train_arm(
 
 
 def _scored(plan: Plan, network: nn.Module, folder: ArmFolder, seconds: float, answers: Any) -> dict[str, Any]:
-    scores: dict[str, Any] = _ranks.together(lambda: plan.subject.score(network, folder, seconds, answers))
+    def work() -> dict[str, Any]:
+        measured = plan.subject.score(network, folder, answers)
+        measured.write(folder, seconds)
+        finish_arm(folder, measured.scores)
+        return measured.scores
+
+    scores: dict[str, Any] = _ranks.together(work)
     return scores
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from tutelage import manifest
 from tutelage.config import Recipe
 from tutelage.config.build import Role
 from tutelage.config.build_transformers import tokenizer_of
@@ -31,7 +30,7 @@ class OfTransformers:
 
     def is_saved(self, folder: Path) -> bool:
         """Return whether a model was saved in a folder."""
-        return (folder / "config.json").is_file()
+        return is_whole(folder, "config.json")
 
     def copies_teacher(self) -> bool:
         """Return that a teacher stays where it is, unless it was fitted."""
@@ -42,6 +41,15 @@ class OfTransformers:
         spec = self.recipe.student if role == "student" else self.recipe.teacher
         assert spec is not None, self.recipe
         _save(network, tokenizer_of(spec, self.tokenizer), folder)
+
+
+def is_whole(folder: Path, card: str) -> bool:
+    """Return whether the folder of a model has all its files, of whatever content. card: which of them says so alone.
+
+    Only folders of earlier versions have no manifest.
+    """
+    manifest.finish_swap(folder)
+    return (folder / card).is_file() and not (manifest.has_manifest(folder) and manifest.missing(folder))
 
 
 def saved_bytes(network: nn.Module, folder: Path) -> int:
@@ -56,14 +64,6 @@ def _save(network: nn.Module, tokenizer: Any, folder: Path) -> None:
     model: Any = network.model if isinstance(network, HeadModel) else network
     if hasattr(model, "peft_config"):
         model = copy.deepcopy(model).merge_and_unload()
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with manifest.staged(folder) as staging:
+        manifest.write_by(staging, model.save_pretrained)
+        manifest.write_by(staging, tokenizer.save_pretrained)

@@ -14,6 +14,7 @@ from tutelage.config import Recipe, TextsSpec
 from tutelage.config.build import Role
 from tutelage.models import named_panics
 from tutelage.run_folder import ArmFolder, RunFolder
+from tutelage.runs._measured import Measured
 from tutelage.tasks import Task
 from tutelage.vocabulary import VocabularyMap
 
@@ -68,8 +69,8 @@ class Subject(Protocol):
     def answers(self, teacher: nn.Module) -> Any:
         """Return what a teacher says of the held-out rows, in whatever form `score` takes it."""
 
-    def score(self, network: nn.Module, folder: ArmFolder, train_seconds: float, answers: Any) -> dict[str, Any]:
-        """Score a network; write its evaluation, timing and, last, its scores, and return these."""
+    def score(self, network: nn.Module, folder: ArmFolder, answers: Any) -> Measured:
+        """Score a network whose model is in its folder; nothing is written."""
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says of the data."""

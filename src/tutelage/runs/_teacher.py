@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import nn
 
 import tutelage
+from tutelage import manifest
 from tutelage.config import FitSpec, SavedModel
 from tutelage.config.build import fit_arguments, labels_alone
 from tutelage.errors import DamagedDataError
@@ -22,7 +22,8 @@ from tutelage.objective import Objective
 from tutelage.run_folder import TEACHER, RunFolder
 from tutelage.runs import _ranks
 from tutelage.runs._cache import keep, kept, place_of
-from tutelage.runs._events import Note, TeacherFitted, TeacherReused
+from tutelage.runs._claim import owner_of, sign
+from tutelage.runs._events import Event, Note, TeacherFitted, TeacherReused
 from tutelage.runs._plan import Plan
 from tutelage.runs._training import Lesson, OnEvent, train
 
@@ -45,22 +46,29 @@ def teacher_of(plan: Plan, folder: RunFolder, on_event: OnEvent) -> tuple[nn.Mod
     start = subject.network("teacher", spec.fit.seed)
     made_from = _made_from(plan, spec.fit, start)
     place = place_of(made_from)
-    with _locked(place, on_event) as can_keep:
 
-        def reuse() -> bool:
-            found = _found(plan, place, on_event) if can_keep else None
-            if found is not None:
-                subject.save(found, "teacher", mine.model)
-            return found is not None
+    def reuse(tell: OnEvent) -> bool:
+        found = _found(plan, place, tell)
+        if found is not None:
+            subject.save(found, "teacher", mine.model)
+        return found is not None
 
-        if _ranks.together(reuse):
-            on_event(TeacherReused("cache", place))
-            return subject.load(mine.model), 0.0, None
-        network, seconds, stop = _fit(plan, spec.fit, start, folder, on_event)
-        if can_keep and _ranks.is_first():
-            can_keep = _kept(mine.model, place, made_from, on_event)
-        on_event(TeacherFitted(seconds, place if can_keep else None))
-        return network, seconds, stop
+    # Without the lock: a cache that can only be read has no place for it.
+    reused = _ranks.together(lambda: reuse(_silent))
+    with contextlib.ExitStack() as stack:
+        can_keep = False
+        if not reused:
+            can_keep = stack.enter_context(_locked(place, on_event))
+            # Whoever had the lock may have fitted it.
+            reused = _ranks.together(lambda: can_keep and reuse(on_event))
+        if not reused:
+            network, seconds, stop = _fit(plan, spec.fit, start, folder, on_event)
+            if can_keep and _ranks.is_first():
+                can_keep = _kept(mine.model, place, made_from, on_event)
+            on_event(TeacherFitted(seconds, place if can_keep else None))
+            return network, seconds, stop
+    on_event(TeacherReused("cache", place))
+    return subject.load(mine.model), 0.0, None
 
 
 def _fit(
@@ -86,7 +94,7 @@ def _fit(
 
     def finish() -> None:
         subject.save(network, "teacher", mine.model)
-        shutil.rmtree(mine.checkpoints)
+        manifest.retire(mine.checkpoints)
 
     _ranks.together(finish)
     return network, seconds, stop
@@ -119,6 +127,10 @@ def _digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _silent(event: Event) -> None:
+    del event
+
+
 def _found(plan: Plan, place: Path, on_event: OnEvent) -> nn.Module | None:
     try:
         return kept(place, plan.subject.load)
@@ -142,14 +154,22 @@ def _locked(place: Path, on_event: OnEvent) -> Iterator[bool]:
     if not _ranks.is_first():
         yield False
         return
-    lock = FileLock(place.with_suffix(".lock"))
+    file = place.with_suffix(".lock")
+    lock = FileLock(file)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_event(Note(f"another process{owner_of(file)} fits the same teacher; waiting for it to end ({file})"))
+            lock.acquire()
     except OSError as error:
         on_event(Note(f"the cache cannot be used, so the teacher is fitted for this run alone: {error}"))
         yield False
         return
+    sign(file)
+    with contextlib.suppress(OSError):
+        manifest.sweep(place.parent)
     try:
         yield True
     finally:

@@ -68,7 +68,8 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, int | None]:
     clock = _Clock(folder, before)
     callbacks = [stop, clock, _Told(lesson, on_event)]
     # The teacher's fit has no log: a teacher that comes from the cache has none either.
-    callbacks += [] if lesson.arm == TEACHER else [_AtTheEnd(), MetricsLog(folder.metrics)]
+    log = MetricsLog(folder.metrics)
+    callbacks += [] if lesson.arm == TEACHER else [_AtTheEnd(), log]
     trainer = _Trainer(
         lesson.watching,
         model=lesson.network,
@@ -85,6 +86,9 @@ def train(lesson: Lesson, on_event: OnEvent) -> tuple[float, int | None]:
     # It prints what is logged to stdout, which is for data.
     trainer.remove_callback(PrinterCallback)
     trainer.train(checkpoint)
+    if lesson.arm != TEACHER and not folder.metrics.exists():
+        # There was no step left to take, and so nothing to log.
+        log.on_train_begin(lesson.arguments, trainer.state, trainer.control)
     if trainer.interrupted:
         assert stop.signal is not None, stop
         raise Stopped(stop.signal)
