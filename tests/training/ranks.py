@@ -61,6 +61,26 @@ def through_the_trainer(folder, size):
     }
 
 
+class Stream(torch.utils.data.IterableDataset):
+    """Rows without a length."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def through_a_stream(folder, size):
+    """The last batch of an epoch has 6 rows; the evaluations have 9 and 4."""
+    given = {"per_device_train_batch_size": BATCH // size, "max_steps": 4, "use_cpu": False}
+    trainer = trainer_of(folder, Stream(make_rows(22)), network(1), **given)
+    trainer.train()
+    found = {"lines": [numbers(line) for line in lines_of(trainer)]}
+    found["evaluated"] = [numbers(trainer.evaluate(Stream(make_rows(count)))) for count in (9, 4)]
+    return {"stream": found}
+
+
 def recomputed(folder, size):
     """A language model whose activations are recomputed by a backward within the backward."""
     given = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}
@@ -147,7 +167,7 @@ def rank_of(folder, size, rank, port):
     found = too_late(folder, environment) if size == 2 else {}
     os.environ.update(environment)
     os.environ["TUTELAGE_CACHE"] = str(folder / "cache")
-    found |= through_the_trainer(folder, size) | through_a_recipe(folder)
+    found |= through_the_trainer(folder, size) | through_a_stream(folder, size) | through_a_recipe(folder)
     if size < 4:
         found |= recomputed(folder, size)
         found["grouped"] = [grouped_by_length(folder, size, dropout) for dropout in (0.0, 0.3)]

@@ -82,6 +82,11 @@ def test_processes_without_a_row_or_a_label_evaluate_as_one(worlds, size):
 
 
 @pytest.mark.parametrize("size", [2, 4])
+def test_rows_without_a_length(worlds, size):
+    assert close(found(worlds, size)["stream"], found(worlds, 1)["stream"])
+
+
+@pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("arm", ["student", "baseline"])
 def test_a_recipe_is_one_run(worlds, size, arm):
     def of(size, name):

@@ -8,7 +8,8 @@ from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from training_helpers import make_rows, network, trainer_of
 
-from tutelage.training._repeats import EMPTY, epoch_of, without_repeats
+from tutelage.errors import DataError
+from tutelage.training._repeats import EMPTY, check_some, epoch_of, without_repeats
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -58,3 +59,9 @@ def test_batches_that_do_not_tell_are_left_and_that_is_said(tmp_path, caplog, mo
     with caplog.at_level(logging.WARNING, "tutelage"):
         assert trainer._without_repeats(batch) is batch
     assert "may count twice" in caplog.text
+
+
+def test_a_rank_without_even_a_repeat(refused):
+    check_some(1, 4)
+    with refused(DataError, "fewer rows than there are processes, 4", "add rows, or use a data set with a length"):
+        check_some(0, 4)

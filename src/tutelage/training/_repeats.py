@@ -6,10 +6,15 @@ that every rank has a full batch. They would count twice in the last step, and o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+
+from tutelage.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 EMPTY = "_is_empty"
 """The entry of a batch of which no row counts: its forward and backward only keep the ranks in step."""
@@ -51,6 +56,24 @@ def epoch_of(loader: Any, ranks: int) -> tuple[int, int] | None:
         return len(sampler.sampler), size // ranks if splits else size
     except (AttributeError, TypeError):
         return None
+
+
+def check_some(rows: int, ranks: int) -> None:
+    """Raise `DataError` for a rank that got no row at all, not even a repeat."""
+    if not rows:
+        raise DataError(
+            f"an iterable data set has fewer rows than there are processes, {ranks}, so that one has nothing to ask a "
+            "network; expected a row for each: add rows, or use a data set with a length"
+        )
+
+
+def warn_of_repeats(rows: int) -> None:
+    """Say that repeats count, where nothing tells them from the other rows."""
+    _log.warning(
+        "the last rows of the data set may count twice: a batch of %d rows does not tell which are repeats, with which "
+        "the ranks are filled up; dataloader_drop_last=True leaves these batches out",
+        rows,
+    )
 
 
 def _first(value: Any, count: int, rows: int) -> Any:

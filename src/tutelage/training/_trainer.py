@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -49,15 +48,21 @@ from tutelage.training._label_watch import LabelWatch, RowsOf
 from tutelage.training._mixing import MixingCollator
 from tutelage.training._networks import Teachers, as_model, check_trainable, student_to_save
 from tutelage.training._randomness import unchanged_randomness
-from tutelage.training._repeats import EMPTY, epoch_of, first_rows, own_rows, without_repeats
+from tutelage.training._repeats import (
+    EMPTY,
+    check_some,
+    epoch_of,
+    first_rows,
+    own_rows,
+    warn_of_repeats,
+    without_repeats,
+)
 from tutelage.training._sampling import EpochSampler
 from tutelage.training._sharding import check_sharded, check_sharding
 from tutelage.training._tokens import TokenCollator
 from tutelage.training._window import Window
 from tutelage.training._world import check_world
 from tutelage.vocabulary import VocabularyMap
-
-_log = logging.getLogger(__name__)
 
 
 class DistillationTrainer(Checkpointing):
@@ -258,16 +263,17 @@ class DistillationTrainer(Checkpointing):
         fills = self.accelerator.even_batches and not self.args.dataloader_drop_last
         if ranks == 1 or not state.end_of_dataloader or not fills:
             return batch
-        epoch = epoch_of(state.active_dataloader, ranks)
-        rows = batch_length(batch) // (2 if isinstance(self.data_collator, MixingCollator) else 1)
-        if epoch is None or rows != epoch[1]:
-            _log.warning(
-                "the last rows of the epoch may count twice: a batch of %d rows does not tell which are repeats, with "
-                "which the ranks are filled up; dataloader_drop_last=True leaves these batches out",
-                rows,
-            )
-            return batch
-        return without_repeats(batch, rows, epoch[0], self.args.process_index, ranks)
+        epoch, rank = epoch_of(state.active_dataloader, ranks), self.args.process_index
+        mixes = isinstance(self.data_collator, MixingCollator)
+        rows = batch_length(batch) // (2 if mixes else 1)
+        if epoch is not None and rows == epoch[1]:
+            return without_repeats(batch, rows, epoch[0], rank, ranks)
+        if state.remainder > 0 and not mixes:
+            # The first process reads an iterable data set for all, and has counted its last rows.
+            check_some(rows, ranks)
+            return first_rows(batch, own_rows(rows, int(state.remainder), rank), rows)
+        warn_of_repeats(rows)
+        return batch
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(values, reduction="sum")
@@ -446,11 +452,14 @@ class DistillationTrainer(Checkpointing):
 
     def _own_rows(self, rows: int) -> int:
         """Return how many rows of a batch are no repeats, with which the last batches of several ranks are filled."""
-        state = self.accelerator.gradient_state
-        in_all, rank = int(state.remainder), int(self.args.process_index)
-        if self.accelerator.num_processes == 1 or not state.end_of_dataloader:
+        state, ranks = self.accelerator.gradient_state, self.accelerator.num_processes
+        if ranks == 1 or not state.end_of_dataloader:
             return rows
-        return own_rows(rows, in_all, rank)
+        check_some(rows, ranks)
+        in_all = int(state.remainder)
+        if in_all < 0 and self.accelerator.even_batches and not self.args.dataloader_drop_last:
+            warn_of_repeats(rows)
+        return own_rows(rows, in_all, int(self.args.process_index))
 
     @contextlib.contextmanager
     def _without_mixing(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import copy
 import logging
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -60,7 +61,8 @@ def connect_processes(device: str) -> None:
     with _connecting(size, variable):
         # As TrainingArguments does it: a state from before the launcher's variables knows of one process.
         AcceleratorState._reset_state(reset_partial_state=True)
-        state = PartialState(cpu=on_cpu, **({"backend": "gloo"} if on_cpu else {}))
+        # The others wait while the first scores a network or writes a file, however long that takes.
+        state = PartialState(cpu=on_cpu, timeout=timedelta(days=1), **({"backend": "gloo"} if on_cpu else {}))
     _check(state.num_processes, "accelerate sees", variable)
 
 
