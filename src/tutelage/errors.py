@@ -5,7 +5,7 @@
     │   ├── ParameterError                 a temperature, weight, alpha, beta, ... outside its range
     │   ├── EmptyInputError                a tensor or list without elements
     │   ├── ShapeError                     sides, weights or labels whose shapes disagree
-    │   ├── VocabularyError                class counts or vocabulary maps that do not fit
+    │   ├── VocabularyError                class counts, vocabulary maps or token ids that do not fit
     │   ├── DtypeError                     integer logits, labels that are not int64, ...
     │   ├── DeviceError                    tensors on different devices
     │   ├── LabelError                     labels outside the vocabulary, or missing
@@ -87,7 +87,7 @@ class ShapeError(InputError):
 
 
 class VocabularyError(InputError):
-    """Class counts that differ without a `VocabularyMap`, or a map that does not fit."""
+    """Class counts that differ without a `VocabularyMap`, a map that does not fit, or ids beyond the embeddings."""
 
 
 class DtypeError(InputError):

@@ -158,6 +158,9 @@ def test_rows_longer_than_the_positions(kind, refused):
 def test_positions_that_are_computed_have_no_such_limit():
     model = classifier("Llama", max_position_embeddings=4)
     assert call(model, batch_of(ROWS)).logits.shape == (4, 3)
+    model.score.forward = lambda states: torch.zeros(2) + torch.zeros(3)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        call(model, batch_of(ROWS))
     # Documents that share a row have positions of their own.
     packed = {"input_ids": torch.full((1, 20), 5), "position_ids": torch.arange(10).repeat(2)[None]}
     assert call(classifier("GPT2"), packed).logits.shape == (1, 3)
@@ -223,6 +226,18 @@ def test_a_teacher_of_another_precision_reads_inputs_in_its_own(dtype):
     # A student, too.
     half = tl.DistillationModel(image_classifier(dtype), {"teacher": image_classifier()}, OBJECTIVE).eval()
     assert torch.equal(half(**batch)["logits"], wanted)
+
+
+def test_inputs_of_numpy_are_read_in_the_precision_of_the_networks():
+    """NumPy's floats are doubles, unless one says otherwise."""
+    student, teacher = image_classifier().train(), image_classifier()
+    model = tl.DistillationModel(student, {"teacher": teacher}, OBJECTIVE)
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    model(inputs=IMAGES.double(), labels=labels)["loss"].backward()
+    found = [parameter.grad.clone() for parameter in student.parameters()]
+    model.zero_grad()
+    model(inputs=IMAGES, labels=labels)["loss"].backward()
+    assert all(torch.equal(one, parameter.grad) for one, parameter in zip(found, student.parameters(), strict=True))
 
 
 @torch.no_grad()

@@ -166,7 +166,10 @@ def explained(role: str, network: nn.Module, inputs: Inputs, error: Exception) -
                 f"({type(inner).__name__}) has embeddings for {known} ids; expected ids from 0 to {known - 1}: use the "
                 "tokenizer that the network was trained with, or resize_token_embeddings for tokens that were added"
             )
-        limit = getattr(inner.config.get_text_config(), "max_position_embeddings", None)
+        config = inner.config.get_text_config()
+        # Rotary positions go on beyond what a model was trained with.
+        is_rotary = getattr(config, "rope_parameters", None) is not None
+        limit = None if is_rotary else getattr(config, "max_position_embeddings", None)
         longest = int(whole["position_ids"].max()) + 1 if "position_ids" in whole else ids.shape[1]
         of_places = isinstance(error, IndexError) or any(word in str(error) for word in ("size of tensor", "index"))
         if of_places and isinstance(limit, int) and longest > limit:
