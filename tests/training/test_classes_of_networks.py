@@ -159,7 +159,8 @@ def test_places_of_classes():
     assert class_places(["a", "A"], ["A", "a"]) == [1, 0]
     assert class_places(["a", "b"], ["B", "A"]) == [1, 0]
     assert class_places(["a", "b"], ["a", "b", "c"]) is None
-    assert class_places(["a", "a"], ["a", "a"]) is None
+    assert class_places(["a", "b", "a"], ["A", "B", "A"]) == [0, 1, 2]
+    assert class_places(["a", "b", "a"], ["a", "a", "b"]) is None
 
 
 # --- outputs that are no classes --------------------------------------------------------------------------------------

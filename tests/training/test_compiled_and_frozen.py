@@ -172,7 +172,7 @@ def test_a_frozen_student_can_be_evaluated(tmp_path):
     assert found["eval_loss"] == expected["eval_loss"]
 
 
-def test_a_projector_alone_may_train(tmp_path):
+def test_a_projector_alone_may_train_and_that_is_said(tmp_path, caplog):
     term = tl.FeatureTerm(tl.LogitMSE(), "0", "0", projector=nn.Linear(8, 16))
     trainer = trainer_of(
         tmp_path, student=network(1).requires_grad_(False), objective=tl.Objective({"hidden": term}), max_steps=2
@@ -180,6 +180,7 @@ def test_a_projector_alone_may_train(tmp_path):
     before = term.projector.weight.clone()
     trainer.train()
     assert not torch.equal(term.projector.weight, before)
+    assert caplog.text.count("the projectors alone are trained") == 1
 
 
 def test_a_network_of_all_ranks_is_refused(tmp_path, refused):

@@ -44,6 +44,8 @@ def class_places(student: Sequence[str], teacher: Sequence[str]) -> list[int] | 
     """
     for same in (str, str.casefold):
         mine, theirs = [same(name) for name in student], [same(name) for name in teacher]
+        if mine == theirs:
+            return list(range(len(mine)))  # two classes may share a name, as the two cranes of ImageNet do
         if len(set(mine)) == len(mine) == len(theirs) and set(mine) == set(theirs):
             return [theirs.index(name) for name in mine]
     return None

@@ -66,8 +66,11 @@ def as_model(
 
 
 def check_trainable(model: DistillationModel) -> None:
-    """Raise `ModuleError` if there is nothing to train."""
+    """Raise `ModuleError` if there is nothing to train; log a warning if there are projectors alone."""
+    if any(parameter.requires_grad for parameter in model.student.parameters()):
+        return
     if any(parameter.requires_grad for parameter in model.parameters()):
+        _log.warning("no parameter of the student requires a gradient: the projectors alone are trained")
         return
     count = sum(parameter.numel() for parameter in model.student.parameters())
     raise ModuleError(
