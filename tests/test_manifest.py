@@ -224,6 +224,8 @@ def test_what_others_are_writing_stays(tmp_path):
     elsewhere.mkdir()
     ended = tmp_path / f".model.{manifest._host()}.{os.getpid()}-1.staging"
     ended.mkdir()
+    gone = manifest.private(tmp_path / "older", "gone")
+    gone.mkdir()
     part = tmp_path / f".run.json.{manifest._host()}.{os.getpid()}-1.part"
     part.write_bytes(b"{")
     own = tmp_path / ".keep.part"

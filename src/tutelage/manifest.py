@@ -307,7 +307,9 @@ def sweep(parent: str | os.PathLike[str]) -> None:
         if name := name_of_aside(entry):
             finish_swap(place / name)
     for entry in sorted(place.iterdir()):
-        if _PRIVATE.fullmatch(entry.name) and _is_abandoned(entry):
+        match = _PRIVATE.fullmatch(entry.name)
+        # What is being removed, nobody misses.
+        if match and (match["ending"] == "gone" or _is_abandoned(entry)):
             discard(entry)
 
 
