@@ -1,6 +1,7 @@
 """What stands behind the words: exit codes of errors, tables, progress with a clock of our own."""
 
 import contextlib
+import errno
 import os
 import pty
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import safetensors
 import torch
 from cli_process import environment
 
@@ -15,6 +17,7 @@ from tutelage import errors
 from tutelage.cli._console import table
 from tutelage.cli._exits import explain
 from tutelage.cli._progress import Reporter, duration
+from tutelage.run_folder import write_whole
 
 
 @pytest.mark.parametrize(
@@ -175,3 +178,28 @@ def test_a_terminal_gets_a_bar_and_colours_unless_it_wants_none(tmp_path, variab
 def test_times_are_said_as_people_say_them():
     said = [duration(seconds) for seconds in (0, 59.4, 59.6, 3599, 3600, 90000)]
     assert said == ["0 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "25 h 0 min"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told_with_the_place_and_what_is_free(tmp_path, number):
+    place = tmp_path / "runs" / "model.safetensors"
+    code, text = explain(OSError(number, os.strerror(number), str(place)))
+    assert code == 1
+    assert text.startswith(f"{place}: ")
+    assert re.search(rf"; [\d,]+\.\d MiB are free in {re.escape(str(tmp_path))}: make room, or .*--out", text)
+
+
+def test_a_disk_that_fills_up_while_weights_are_written(tmp_path):
+    """safetensors tells it in words of its own."""
+    told = safetensors.SafetensorError("Error while serializing: I/O error: disk full (os error 28)")
+
+    def half(part):
+        part.write_bytes(b"half")
+        raise told
+
+    code, text = explain(told)
+    assert (code, text.split(";")[0]) == (1, "no space left on device")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_whole(tmp_path / "model.safetensors", half)
+    assert caught.value.filename == str(tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -13,8 +13,12 @@ What was handed over and cannot be used is 2, and nothing was written. What goes
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import traceback
+from pathlib import Path
 
 from typer.exceptions import Abort, TyperException
 
@@ -59,6 +63,9 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").split(".")[0]) in _EXTRAS:
         extra = _EXTRAS[package]
         return FAILED, f"this takes {package}, which is not installed: pip install 'tutelage[{extra}]'"
+    if not isinstance(error, OSError) and (match := re.search(r"\(os error (\d+)\)", str(error))):
+        # As libraries in Rust tell what the system said.
+        error = OSError(int(match[1]), os.strerror(int(match[1])))
     if isinstance(error, OSError) and error.strerror is not None:
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return FAILED, f"{place}{error.strerror[:1].lower()}{error.strerror[1:]}; {_remedy(error)}"
@@ -103,8 +110,24 @@ def _usage(error: TyperException) -> str:
 
 
 def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{_free_space(error)}make room, or choose another place by --out, or TUTELAGE_CACHE for kept teachers"
     if isinstance(error, FileNotFoundError):
         return "check the path"
     if isinstance(error, (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)):
         return "choose another place"
     return "see whether the disk is full or the place is read-only"
+
+
+def _free_space(error: OSError) -> str:
+    """Return how much room there is left where a file did not fit, for a message; nothing where nobody knows."""
+    if error.filename is None:
+        return ""
+    try:
+        place = Path(os.fsdecode(error.filename)).absolute()
+        while not place.is_dir() and place != place.parent:
+            place = place.parent
+        free = shutil.disk_usage(place).free
+    except (OSError, ValueError):
+        return ""
+    return f"{free / 2**20:,.1f} MiB are free in {place}: "

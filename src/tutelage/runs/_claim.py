@@ -35,6 +35,10 @@ def claimed(place: Path, *, new: bool = False) -> Iterator[None]:
         yield
     finally:
         started = RunFolder(place).record.is_file()
+        if made and not started and not lock.is_locked:
+            # A signal may have come between its file and the lock.
+            with contextlib.suppress(OSError):
+                lock.acquire(timeout=0)
         if lock.is_locked:
             if new and not started:
                 _clear(place)
