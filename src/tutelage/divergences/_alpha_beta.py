@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutelage.divergences._base import Pointwise, check_range, log_ratio, product
+from tutelage.divergences._base import Pointwise, check_range, excess_over_square, log_ratio, product
 from tutelage.errors import ParameterError
 
 
@@ -18,13 +18,12 @@ class AlphaBeta(Pointwise):
     `sum_v (alpha/s p_v^s + beta/s q_v^s - p_v^alpha q_v^beta) / (alpha beta)` with `s = alpha + beta`, p the teacher,
     q the student; range [0, inf). alpha stresses where the teacher is large, beta where the student is.
 
-    Limits, used when a parameter is exactly 0:
+    Limits, when a parameter is 0:
 
     - beta = 0: `sum (p^a log(p^a/q^a) - p^a + q^a) / a²`; (1, 0) is the forward KL;
     - alpha = 0: `sum (q^b log(q^b/p^b) - q^b + p^b) / b²`; (0, 1) is the reverse KL;
     - alpha = beta = 1/2 is four times `Hellinger`.
 
-    A parameter that is small but not 0 costs digits: about as many as it has zeros after the point.
     Shapes (..., V) -> (...), nats per token. Errors: `ParameterError` unless alpha, beta >= 0 and alpha + beta > 0.
 
     >>> import torch, tutelage as tl
@@ -53,25 +52,54 @@ class AlphaBeta(Pointwise):
     def needs_teacher_support(self) -> bool:
         return self.alpha == 0
 
+    @property
+    def needs_float64(self) -> bool:
+        """High powers multiply the rounding of the probabilities."""
+        return self.alpha + self.beta > 10
+
     def term(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor) -> Tensor:
-        alpha, beta, total = self.alpha, self.beta, self.alpha + self.beta
-        if beta == 0:
-            powered_p, powered_q = torch.exp(alpha * log_p), torch.exp(alpha * log_q)
-            return (product(powered_p, alpha * (log_p - log_q)) + (powered_q - powered_p)) / alpha**2
-        if alpha == 0:
-            powered_p, powered_q = torch.exp(beta * log_p), torch.exp(beta * log_q)
-            return (product(powered_q, beta * (log_q - log_p)) + (powered_p - powered_q)) / beta**2
         # With the larger side taken out, the rest depends on the gap alone, is 0 at gap 0 and cannot overflow.
         ratio = log_ratio(log_p, log_q)
         gap = -ratio.abs()
-        both = torch.expm1(total * gap) / total
-        rest = torch.where(ratio > 0, beta * both - torch.expm1(beta * gap), alpha * both - torch.expm1(alpha * gap))
-        return torch.exp(total * torch.maximum(log_p, log_q)) * rest / (alpha * beta)
+        if self.alpha == self.beta:
+            rest = _rest(self.alpha, self.beta, gap)
+        else:
+            rest = torch.where(ratio > 0, _rest(self.alpha, self.beta, gap), _rest(self.beta, self.alpha, gap))
+        return product(torch.exp((self.alpha + self.beta) * torch.maximum(log_p, log_q)), rest)
 
     def slope(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor) -> Tensor:
         alpha, beta = self.alpha, self.beta
-        if alpha == 0:
-            return product(torch.exp(beta * log_q), log_q - log_p)
         ratio = log_ratio(log_p, log_q)
-        outer = alpha * torch.maximum(log_p, log_q) + (beta * log_q if beta else 0.0)
-        return torch.exp(outer) * torch.sign(ratio) * torch.expm1(-alpha * ratio.abs()) / alpha
+        outer = (alpha * torch.maximum(log_p, log_q) if alpha else 0.0) + (beta * log_q if beta else 0.0)
+        return product(torch.exp(torch.as_tensor(outer)), torch.sign(ratio) * _power_gap(alpha, -ratio.abs()))
+
+
+def _power_gap(power: float, gap: Tensor) -> Tensor:
+    """Return `(exp(power gap) - 1) / power`, which is the gap at power 0."""
+    return gap if power < _NO_POWER else torch.expm1(power * gap) / power
+
+
+def _rest(a: float, b: float, gap: Tensor) -> Tensor:
+    """Return what is left of a term without the larger side: `(b/s exp(s gap) - exp(b gap) + a/s) / (a b)`, s = a + b.
+
+    a is the power of the larger side. It is `(A exp(b gap) - B) / s` with A and B the gaps of the powers, which holds
+    at a = 0 and b = 0 too. What is of first order in the gap cancels, with many digits where `s gap` is small.
+    """
+    total = a + b
+    gap_a, gap_b = _power_gap(a, gap), _power_gap(b, gap)
+    if min(a, b) > 0.05:
+        # The exponential is 1 + b B: one less to take, and no large number to multiply its rounding by.
+        far = (gap_a - gap_b + (b * gap_a) * gap_b) / total
+    else:
+        far = ((product(torch.exp(b * gap), gap_a) if b else gap_a) - gap_b) / total
+    if total > 0.2:
+        return far
+    near = gap.clamp(min=-min(1 / total, 1e30))
+    excess_a, excess_b = excess_over_square(a * near), excess_over_square(b * near)
+    powers = (1 + a * near * excess_a) * (1 + b * near * excess_b)
+    close = near.square() * (a / total * excess_a + b / total * (powers - excess_b))
+    return torch.where(gap == near, close, far)
+
+
+_NO_POWER = 1e-20
+"""A power so small that float32 could not hold it; no number differs from its limit at 0 by as much as rounding."""

@@ -37,12 +37,20 @@ class Divergence(ABC):
     compares_probabilities: ClassVar[bool] = True
     """Whether the logits are read through a softmax: what is a probability already has no meaning there."""
 
+    scale_free: ClassVar[bool] = False
+    """Whether scaling a side changes nothing, so that the gradient grows without bound as the logits shrink."""
+
     least_outcomes: ClassVar[int] = 2
     """The fewest outcomes that leave something to learn: below, the value is constant and the gradient 0."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+
+    @property
+    def needs_float64(self) -> bool:
+        """Whether its parameters are such that float32 would lose more than 1e-5 of ordinary values."""
+        return False
 
     def scaled(self, temperature: float) -> tuple[Divergence, float]:
         """Return what `Term` trains at this temperature: a divergence, and the factor in front of it."""
@@ -126,6 +134,33 @@ def log_ratio(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Return `log p - log q`, and 0 where both are -inf: two sides that exclude an outcome agree on it."""
     plain = log_p - log_q
     return plain if _surely_has_no_nan(plain) else torch.where(log_p == log_q, 0.0, plain)
+
+
+def kl_term(weight: Tensor, log_ratio: Tensor, other: Tensor) -> Tensor:
+    """Return `a log(a / b) - a + b` for `weight` a, `log_ratio` log(a / b) and `other` b, also where a and b are close.
+
+    Each term is >= 0 and of second order around a = b, which the plain formula takes as a difference of numbers of
+    first order; there it is `a excess(-log(a / b))`.
+    """
+    plain = product(weight, log_ratio) + (other - weight)
+    return torch.where(log_ratio.abs() < 0.5, weight * excess(-log_ratio.clamp(-0.5, 0.5)), plain)
+
+
+def excess(x: Tensor) -> Tensor:
+    """Return `exp(x) - 1 - x` with all its digits: the difference of the rest from x is taken by the series."""
+    return x.square() * excess_over_square(x)
+
+
+def excess_over_square(x: Tensor) -> Tensor:
+    """Return `(exp(x) - 1 - x) / x²`, which is 1/2 at 0, with all its digits."""
+    near = x.clamp(-0.5, 0.5)
+    last = 16 if x.dtype == torch.float64 else 9  # the rest of the series is below rounding
+    series = torch.full_like(x, 1 / math.factorial(last))
+    for n in range(last - 1, 1, -1):
+        series = series.mul_(near).add_(1 / math.factorial(n))
+    is_near = x == near
+    far = torch.where(is_near, 1.0, x)
+    return torch.where(is_near, series, (torch.expm1(far) - far) / far.square())
 
 
 def can_look(x: Tensor) -> bool:

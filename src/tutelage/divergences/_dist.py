@@ -40,14 +40,25 @@ class Dist(WholeBatch):
         check_range(self, "gamma", 0, float("inf"))
 
     def whole_batch(self, student: Tensor, teacher: Tensor, temperature: float, weights: Tensor) -> Tensor:
-        p, q = log_softmax(teacher / temperature).exp(), log_softmax(student / temperature).exp()
+        log_p, log_q = log_softmax(teacher / temperature), log_softmax(student / temperature)
+        p, q = log_p.exp(), log_q.exp()
         total = weights.sum()
         shares = (weights / torch.where(total == 0, 1.0, total))[:, None]
         over_classes = half_squared_distance_of_directions(
             _centre(q, -1, 1 / q.shape[-1]), _centre(p, -1, 1 / p.shape[-1])
         )
+        # A correlation does not depend on the scale: relative to their largest, rare outcomes do not underflow.
+        p, q = _over_largest_row(log_p, shares), _over_largest_row(log_q, shares)
         over_rows = half_squared_distance_of_directions(_centre(q, 0, shares), _centre(p, 0, shares), 0, shares)
         return self.beta * (over_classes * shares.squeeze(-1)).sum() + self.gamma * over_rows.mean()
+
+
+def _over_largest_row(log_probabilities: Tensor, shares: Tensor) -> Tensor:
+    """Return each outcome's probabilities (N, V) over its largest one among the rows that count."""
+    counting = torch.where(shares > 0, log_probabilities, -torch.inf)
+    largest = counting.amax(0, keepdim=True).detach()
+    # An outcome that no row gives mass stays at 0 everywhere.
+    return torch.where(shares > 0, log_probabilities - torch.where(largest.isfinite(), largest, 0.0), -torch.inf).exp()
 
 
 def _centre(x: Tensor, dim: int, shares: Tensor | float) -> Tensor:

@@ -55,6 +55,7 @@ class LogitCosine(PerToken):
     raw_logits: ClassVar[bool] = True
     refuses_minus_inf: ClassVar[bool] = True
     compares_probabilities: ClassVar[bool] = False
+    scale_free: ClassVar[bool] = True
 
     def per_token(self, student: Tensor, teacher: Tensor, temperature: Tensor | float, labels: Tensor | None) -> Tensor:
         return half_squared_distance_of_directions(student, teacher)
@@ -80,6 +81,7 @@ class StandardizedKL(PerToken):
 
     raw_logits: ClassVar[bool] = True
     refuses_minus_inf: ClassVar[bool] = True
+    scale_free: ClassVar[bool] = True
     least_outcomes: ClassVar[int] = 3
 
     def per_token(self, student: Tensor, teacher: Tensor, temperature: Tensor | float, labels: Tensor | None) -> Tensor:
@@ -88,8 +90,13 @@ class StandardizedKL(PerToken):
 
 
 def _standardize(logits: Tensor) -> Tensor:
-    centred = logits - logits.mean(-1, keepdim=True)
-    variance = centred.square().sum(-1, keepdim=True) / max(logits.shape[-1] - 1, 1)
+    # Relative to the range of the row, no square leaves the range of the arithmetic.
+    logits = logits - logits.amax(-1, keepdim=True).detach()
+    span = -logits.amin(-1, keepdim=True).detach()
     # A row of equal logits has no direction to leave in: it counts as 0 and gets no gradient, instead of one of 1e7.
-    is_flat = variance == 0
-    return torch.where(is_flat, 0.0, centred / (torch.where(is_flat, 1.0, variance).sqrt() + 1e-7))
+    is_flat = span == 0
+    span = torch.where(is_flat, 1.0, span)
+    logits = logits / span
+    centred = logits - logits.mean(-1, keepdim=True)
+    variance = centred.square().sum(-1, keepdim=True) / (logits.shape[-1] - 1)
+    return torch.where(is_flat, 0.0, centred / (torch.where(is_flat, 1.0, variance).sqrt() + 1e-7 / span))

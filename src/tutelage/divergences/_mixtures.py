@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tutelage.divergences._base import Pointwise, check_range, log_ratio, product
+from tutelage.divergences._base import Pointwise, check_range, excess, kl_term, log_ratio, product
 from tutelage.divergences._kl import ForwardKL, ReverseKL
 from tutelage.errors import ConventionWarning
 
 _NEAR_THE_ENDS = 0.05
+_NEARLY_THE_SAME = 0.9
+"""The skew above which a side and its mixture are so close that differences of the two lose digits."""
 
 
-def _log_to_mixture(log_p: Tensor, log_q: Tensor, weight_p: float) -> tuple[Tensor, Tensor]:
-    """Return `log(p/m)` and `log(q/m)` for `m = weight_p * p + (1 - weight_p) * q`, both exactly 0 where p = q.
+def _logs_to_mixture(log_p: Tensor, log_q: Tensor, share_p: float, share_q: float) -> tuple[Tensor, Tensor]:
+    """Return `log(p/m)` and `log(q/m)` for `m = share_p p + share_q q`, both exactly 0 where p = q.
 
-    `m` is the larger side times `1 + w (exp(-gap) - 1)`, with w the weight of the smaller side; nothing overflows.
-    Where w is close to 1 and the gap is large, that sum cancels: there the logarithm is taken of a sum of positive
-    numbers, `(1 - w) + w exp(-gap)`, which in turn would lose digits near p = q.
+    Both shares are given, for 1 less a rounded share has other digits than the share itself.
     """
-    weight_q = 1 - weight_p
     ratio = log_ratio(log_p, log_q)
-    gap = ratio.abs().neg_()
-    # 1 for the smaller side p, 0 for the smaller side q; with equal weights it does not matter which it is.
-    p_is_smaller = (ratio < 0).to(ratio.dtype) if weight_p != weight_q else 0.0
-    weight = weight_q + (weight_p - weight_q) * p_is_smaller
-    log_m_over_larger = torch.log1p(weight * torch.expm1(gap))
-    if min(weight_p, weight_q) < 0.1:
-        far = torch.log((1 - weight) + weight * torch.exp(gap))
-        log_m_over_larger = torch.where(gap > -1, log_m_over_larger, far)
-    return ratio.clamp(max=0) - log_m_over_larger, (-ratio).clamp(max=0) - log_m_over_larger
+    if min(share_p, share_q) >= 0.1:
+        # `m` is the larger side times `1 + w (exp(-gap) - 1)`, with w the share of the smaller side.
+        p_is_smaller = (ratio < 0).to(ratio.dtype) if share_p != share_q else 0.0
+        share_of_smaller = share_q + (share_p - share_q) * p_is_smaller
+        log_m_over_larger = torch.log1p(share_of_smaller * torch.expm1(-ratio.abs()))
+        return ratio.clamp(max=0) - log_m_over_larger, (-ratio).clamp(max=0) - log_m_over_larger
+    # With a small share that sum would cancel far from p = q. There the part of m that is larger is taken out, of which
+    # `tilt` is the logarithm of p's over q's: a sum of positive numbers is left.
+    near = ratio.clamp(-1, 1)
+    is_near = ratio == near
+    tilt = ratio + (math.log(share_p) - math.log(share_q))
+    rest = torch.log1p(torch.exp(-tilt.abs()))
+    over_p, over_q = -math.log(share_p) - rest, -math.log(share_q) - rest
+    log_p_over_m = torch.where(tilt < 0, ratio + over_q, over_p)
+    log_q_over_m = torch.where(tilt < 0, over_q, over_p - ratio)
+    return (
+        torch.where(is_near, -torch.log1p(share_q * torch.expm1(-near)), log_p_over_m),
+        torch.where(is_near, -torch.log1p(share_p * torch.expm1(near)), log_q_over_m),
+    )
 
 
 @dataclass(frozen=True)
@@ -77,13 +87,13 @@ class JensenShannon(Pointwise):
     def term(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor) -> Tensor:
         if self.beta in (0, 1):
             return (ForwardKL() if self.beta == 0 else ReverseKL()).term(log_p, log_q, p, q)
-        log_p_over_m, log_q_over_m = _log_to_mixture(log_p, log_q, self.beta)
+        log_p_over_m, log_q_over_m = _logs_to_mixture(log_p, log_q, self.beta, 1 - self.beta)
         return self.beta * product(p, log_p_over_m) + (1 - self.beta) * product(q, log_q_over_m)
 
     def slope(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor) -> Tensor:
         if self.beta in (0, 1):
             return (ForwardKL() if self.beta == 0 else ReverseKL()).slope(log_p, log_q, p, q)
-        _, log_q_over_m = _log_to_mixture(log_p, log_q, self.beta)
+        _, log_q_over_m = _logs_to_mixture(log_p, log_q, self.beta, 1 - self.beta)
         return (1 - self.beta) * product(q, log_q_over_m)
 
 
@@ -108,11 +118,13 @@ class SkewForwardKL(Pointwise):
         check_range(self, "skew", 0, 1, open_low=True, open_high=True)
 
     def term(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor) -> Tensor:
-        log_p_over_m, _ = _log_to_mixture(log_p, log_q, self.skew)
+        log_p_over_m, _ = _logs_to_mixture(log_p, log_q, self.skew, 1 - self.skew)
+        if self.skew > _NEARLY_THE_SAME:
+            return kl_term(p, log_p_over_m, p + (1 - self.skew) * (q - p))
         return product(p, log_p_over_m) + (1 - self.skew) * (q - p)
 
     def slope(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor) -> Tensor:
-        log_p_over_m, _ = _log_to_mixture(log_p, log_q, self.skew)
+        log_p_over_m, _ = _logs_to_mixture(log_p, log_q, self.skew, 1 - self.skew)
         return -(1 - self.skew) * product(q, torch.expm1(log_p_over_m))
 
 
@@ -137,9 +149,13 @@ class SkewReverseKL(Pointwise):
         check_range(self, "skew", 0, 1, open_low=True, open_high=True)
 
     def term(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor) -> Tensor:
-        _, log_q_over_m = _log_to_mixture(log_p, log_q, 1 - self.skew)
+        _, log_q_over_m = _logs_to_mixture(log_p, log_q, 1 - self.skew, self.skew)
+        if self.skew > _NEARLY_THE_SAME:
+            return kl_term(q, log_q_over_m, q + (1 - self.skew) * (p - q))
         return product(q, log_q_over_m) + (1 - self.skew) * (p - q)
 
     def slope(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor) -> Tensor:
-        _, log_q_over_m = _log_to_mixture(log_p, log_q, 1 - self.skew)
+        _, log_q_over_m = _logs_to_mixture(log_p, log_q, 1 - self.skew, self.skew)
+        if self.skew > _NEARLY_THE_SAME:
+            return product(q, (1 - self.skew) * torch.expm1(log_q_over_m) - excess(log_q_over_m))
         return product(q, log_q_over_m - self.skew * torch.expm1(log_q_over_m))

@@ -43,4 +43,5 @@ def _direction(x: Tensor, dim: int, weights: Tensor | None) -> tuple[Tensor, Ten
     x = x / torch.where(is_zero, 1.0, largest)
     squares = x.square() if weights is None else x.square() * weights
     norm = torch.where(is_zero, 1.0, squares.sum(dim, keepdim=True)).sqrt()
-    return x / norm, is_zero.squeeze(dim)
+    # Without a direction there is none to turn to either: no gradient.
+    return torch.where(is_zero, 0.0, x / norm), is_zero.squeeze(dim)

@@ -211,6 +211,7 @@ class _WeightedSum(torch.autograd.Function):
                 loss += torch.where(weighted[j] != 0, weighted[j] * values[j], 0.0).sum()
         ctx.gradients, ctx.scale = gradients, scale
         _save(ctx, call)
+        loss, values = loss.to(call.plan.dtype), values.to(call.plan.dtype)
         ctx.mark_non_differentiable(values)
         return loss, values
 
@@ -233,7 +234,7 @@ class _Rows(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, first: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         values, _ = call.run(None, (False, False, False))
         _save(ctx, call)
-        return values[0] * call.weights()
+        return (values[0] * call.weights()).to(call.plan.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor | None, ...]:

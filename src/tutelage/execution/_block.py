@@ -52,7 +52,7 @@ class BlockSpec:
     student: Transform
     columns: Columns
     dtype: torch.dtype
-    """What is computed in: float32, or float64 if a side is."""
+    """What is computed in: float32, or float64 if a side is or a temperature is high."""
 
 
 @dataclass
@@ -109,7 +109,7 @@ def run_block(spec: BlockSpec, inputs: BlockInputs) -> tuple[Tensor, Tensor | No
             gradient = torch.zeros_like(logits) if gradient is None else gradient
             spec.columns.add(gradient, addend.add_to(None), inputs.student_ids)
     if gradient is not None:
-        gradient = spec.student.backward(gradient, logits)
+        gradient = spec.student.backward(gradient, inputs.student.to(spec.dtype))
         if inputs.keep is not None:
             # Rows that count for no term may hold NaN, which 0 times the slope of a softcap would let through.
             gradient = torch.where(inputs.keep.any(0)[:, None], gradient, 0.0)
@@ -262,11 +262,12 @@ class _TermBlock:
     def _per_token(self, divergence: PerToken, reader: Dense) -> tuple[Tensor, _Addend | None]:
         teacher = reader.logits(self.tensors, self.teacher_ids, self.dtype, self.temperature)
         labels = None if self.inputs.labels is None else self._kept(self.inputs.labels)
+        student = _without_tiny_rows(self.logits, self.inputs.student.dtype) if divergence.scale_free else self.logits
         if self.coefficient is None:
-            return divergence.per_token(self.logits, teacher, self.temperature, labels), None
+            return divergence.per_token(student, teacher, self.temperature, labels), None
         value, gradient = value_and_gradient(
             lambda logits: divergence.per_token(logits, teacher, self.temperature, labels),
-            self.logits,
+            student,
             torch.ones_like(self.coefficient.squeeze(1)),
         )
         return value, _Addend(gradient, self.coefficient)
@@ -337,6 +338,15 @@ class _TermBlock:
             return value, None
         factor = self._row_factor()
         return value, _Addend(q, factor, ids, -weights * factor, is_lent=True)
+
+
+def _without_tiny_rows(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the logits with zeros in rows whose direction the dtype they came in can hardly tell.
+
+    A gradient of 1 over the length of such a row would leave the range of that dtype; a row of zeros gets none.
+    """
+    least = max(torch.finfo(dtype).tiny, 1e-30)
+    return torch.where(logits.abs().amax(-1, keepdim=True) < least, 0.0, logits)
 
 
 _DROWNED = 1e-30

@@ -78,7 +78,7 @@ def dense_logits(teacher: Mixture, temperature: float) -> Tensor:
     reader = plan.sources[0].reader
     assert isinstance(reader, Dense)
     logits = reader.logits(plan.sources[0].tensors, None, plan.spec.dtype, temperature)
-    return logits.reshape(*teacher.batch_shape, -1)
+    return logits.to(plan.dtype).reshape(*teacher.batch_shape, -1)
 
 
 def as_student(student: Tensor | Distribution) -> Logits | HeadStates:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tutelage.distributions import Distribution, HeadStates, Labels, Logits
 from tutelage.errors import DeviceError, DtypeError, LabelError, ShapeError, VocabularyError
 from tutelage.execution._block import BlockSpec, TermSpec
+from tutelage.execution._budget import exact_dtype
 from tutelage.execution._compatibility import check_compatible, check_outcomes
 from tutelage.execution._readers import Columns, Transform
 from tutelage.execution._sources import Job, Source, make_source
@@ -40,6 +41,8 @@ class Plan:
     teacher_ids: Tensor | None
     rows: int
     device: torch.device
+    dtype: torch.dtype
+    """What values are returned in: float32, or float64 if a side is."""
     autocast: torch.dtype | None
     """The dtype in which autocast wants the products of heads, or None outside autocast."""
 
@@ -74,6 +77,7 @@ def make_plan(
         check_outcomes(job.divergence, student, job.teacher, shared)
     device = _check_devices(student, jobs, labels)
 
+    dtype = _dtype(student, jobs)
     teachers = list({id(job.teacher): job.teacher for job in jobs}.values())
     temperatures = tuple(sorted({float(job.temperature) for job in jobs}))
     sources = [
@@ -96,7 +100,7 @@ def make_plan(
         tuple(source.reader for source in sources),
         Transform(student.softcap, student.scale),
         Columns(None if vocabulary is None else vocabulary.length),
-        _dtype(student, jobs),
+        _inner_dtype(dtype, jobs, device),
     )
     needs_labels = any(job.divergence.needs_labels for job in jobs)
     flat_labels = labels.reshape(-1) if needs_labels and labels is not None else None
@@ -116,6 +120,7 @@ def make_plan(
         teacher_ids=None if vocabulary is None else vocabulary.ids("teacher", device),
         rows=student.batch_shape.numel(),
         device=device,
+        dtype=dtype,
         autocast=_autocast_dtype(device.type),
     )
 
@@ -130,6 +135,16 @@ def _dtype(student: Distribution, jobs: Sequence[Job]) -> torch.dtype:
     sides = [student, *(job.teacher for job in jobs)]
     has_double = any(tensor.dtype == torch.float64 for side in sides for _, tensor in side.tensors())
     return torch.float64 if has_double else torch.float32
+
+
+def _inner_dtype(dtype: torch.dtype, jobs: Sequence[Job], device: torch.device) -> torch.dtype:
+    """Return what is computed in: at high temperatures both sides are nearly uniform, and float32 loses their gap."""
+    is_hard = any(job.temperature > _HIGH_TEMPERATURE or job.divergence.needs_float64 for job in jobs)
+    return exact_dtype(device) if is_hard else dtype
+
+
+_HIGH_TEMPERATURE = 10.0
+"""Above, a divergence of ordinary logits, which shrinks with 1/T², would be off by more than 1e-5 in float32."""
 
 
 def _weights(jobs: Sequence[Job], batch_shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor | None:

@@ -50,10 +50,12 @@ class Transform:
         logits = raw if self.scale is None else raw * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
-    def backward(self, gradient: Tensor, logits: Tensor) -> Tensor:
+    def backward(self, gradient: Tensor, raw: Tensor) -> Tensor:
         """Return the gradient on the raw output, from the one on the logits, which it may overwrite."""
         if self.softcap is not None:
-            gradient = gradient.mul_(1 - (logits / self.softcap).square())
+            # 1 - tanh(x)², which near the cap would be what rounding leaves of 1.
+            power = torch.exp(raw.abs().mul_(-2 * (1.0 if self.scale is None else self.scale) / self.softcap))
+            gradient = gradient.mul_(4 * power / (1 + power).square_())
         return gradient if self.scale is None else gradient.mul_(self.scale)
 
 
