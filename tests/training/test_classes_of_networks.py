@@ -10,9 +10,10 @@ from torch import nn
 from training_helpers import arguments, lines_of
 
 import tutelage as tl
-from tutelage.errors import ModelError, ShapeError
+from tutelage.errors import CompatibilityError, ModelError, ShapeError
 from tutelage.networks import class_places
 from tutelage.tasks import Classification, SequenceClassification, TokenClassification
+from tutelage.teachers import ClassOrder
 from tutelage.training import DistillationTrainer
 
 SIZES = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
@@ -114,6 +115,15 @@ def test_each_of_two_teachers_has_its_own_order(refused):
         parts.append({name: float(value) for name, value in model(**batch)["parts"].items()})
     assert parts[1] == pytest.approx(parts[0], rel=1e-6)
     assert parts[2] == pytest.approx(parts[0], rel=1e-6)
+
+
+def test_an_order_is_applied_to_logits_alone_and_asks_the_device_for_nothing(refused):
+    order = ClassOrder("big", [2, 0, 1])
+    assert order.applied(torch.empty(4, 3, device="meta")).shape == (4, 3)  # meta tensors have no value to ask for
+    scaled = order.applied(tl.Logits(torch.tensor([[1.0, 2.0, 3.0]]), scale=0.5))
+    assert (scaled.values.tolist(), scaled.scale) == ([[3.0, 1.0, 2.0]], 0.5)
+    with refused(CompatibilityError, "'big' has the student's classes in another order and returned TopK", "Vocab"):
+        order.applied(tl.TopK(torch.zeros(1, 2).long(), torch.zeros(1, 2), tail="renormalize"))
 
 
 class Wrapped(nn.Module):

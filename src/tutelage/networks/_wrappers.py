@@ -45,9 +45,9 @@ def signature_of(network: nn.Module) -> inspect.Signature:
         return _scripted(network)
     signature = inspect.signature(network.forward)
     anything = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-    inside = unwrapped(network)
-    if inside is not None and {p.kind for p in signature.parameters.values()} <= anything:
-        return signature_of(inside)
+    if {parameter.kind for parameter in signature.parameters.values()} <= anything:
+        inside = unwrapped(network)
+        return signature if inside is None else signature_of(inside)
     return signature
 
 
