@@ -38,6 +38,7 @@ def finished(processes):
             process.kill()
             process.wait()
     assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(outputs)
+    return outputs
 
 
 def start(words, folder, **environment):
@@ -104,7 +105,7 @@ def test_torchrun_with_all_defaults(alone, tmp_path):
 def test_mpi(alone, tmp_path, which):
     size, rank, local_size, local_rank = MPI[which]
     port = free_port()
-    finished(
+    first, second = finished(
         [
             start(
                 [sys.executable, *train(tmp_path, SAME)],
@@ -115,3 +116,5 @@ def test_mpi(alone, tmp_path, which):
         ]
     )
     check_same(alone, tmp_path)
+    assert "Distilling closed" in first
+    assert "Distilling closed" not in second

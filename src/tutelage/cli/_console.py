@@ -15,10 +15,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# As torchrun, MPICH, Open MPI and MVAPICH2 set them.
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
 
 def is_first() -> bool:
     """Return whether this is the process that talks, of those that a launcher may have started for one run."""
-    return os.environ.get("RANK", "0") == "0"
+    return _rank() == "0"
+
+
+def _rank() -> str:
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0")
 
 
 def say(text: str = "", *, of_any: bool = False) -> None:
@@ -26,7 +33,7 @@ def say(text: str = "", *, of_any: bool = False) -> None:
     if is_first():
         _line(sys.stderr, text)
     elif of_any:
-        _line(sys.stderr, f"process {os.environ['RANK']}: {text}")
+        _line(sys.stderr, f"process {_rank()}: {text}")
 
 
 def put(text: str) -> None:
