@@ -27,6 +27,7 @@ class ClassOrder:
     def __init__(self, teacher: str, places: list[int]) -> None:
         self.teacher = teacher
         self._places = torch.tensor(places)
+        self._on: dict[torch.device, Tensor] = {}
 
     def applied(self, side: Tensor | Distribution) -> Tensor | Distribution:
         """Return the teacher's side, class by class as the student has them."""
@@ -37,10 +38,10 @@ class ClassOrder:
                 "VocabularyMap(student_ids, teacher_ids)"
             )
         values = side if isinstance(side, Tensor) else side.values
-        if self._places.device != values.device:
+        if values.device not in self._on:
             # Kept there: copying at every call would make the host wait for the device.
-            self._places = self._places.to(values.device)
-        ordered = values.index_select(-1, self._places)
+            self._on[values.device] = self._places.to(values.device)
+        ordered = values.index_select(-1, self._on[values.device])
         return ordered if isinstance(side, Tensor) else replace(side, values=ordered)
 
 
