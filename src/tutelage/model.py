@@ -13,10 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.distributions import Distribution, HeadStates, Labels, Logits
-from tutelage.errors import CompatibilityError, LayerError, ModelError, ModuleError, ParameterError, TeacherError
+from tutelage.errors import (
+    CompatibilityError,
+    DataError,
+    LayerError,
+    ModelError,
+    ModuleError,
+    ParameterError,
+    TeacherError,
+)
 from tutelage.execution import as_student, exact_dtype
 from tutelage.features import Taps, find_layer, tapped
-from tutelage.networks import check_mode, check_outputs, check_own_losses, config_of, keep_bare_names
+from tutelage.networks import (
+    LIKE_LABELS,
+    check_mode,
+    check_outputs,
+    check_own_losses,
+    config_of,
+    keep_bare_names,
+    reads,
+)
 from tutelage.objective import FeatureTerm, Objective, Term
 from tutelage.tasks import Classification, Task, batch_length, call, check_one_each, check_teacher, right_padded
 from tutelage.teachers import ClassOrder, LiveTeacher, class_order
@@ -195,9 +211,26 @@ class DistillationModel(nn.Module):
         labels, known = self.task.targets(batch)
         if labels is not None and known is not None:
             return labels, known
+        self._check_unlabelled(batch)
         shape = as_student(side).batch_shape
         device = next(as_student(side).tensors())[1].device
         return Labels(torch.zeros(shape, dtype=torch.int64, device=device)), torch.zeros(shape, device=device)
+
+    def unread(self, batch: Mapping[str, Any]) -> list[str]:
+        """Return the columns of a batch that neither the task nor any network reads, though no network refuses them."""
+        networks = [self.student, *(teacher.module for teacher in self.teachers.values())]
+        return [name for name in self.task.inputs(batch) if not any(reads(network, name) for network in networks)]
+
+    def _check_unlabelled(self, batch: Mapping[str, Any]) -> None:
+        """Raise `DataError` for a batch whose labels have another name."""
+        needed = [name for name in self.labelled_terms() if self.objective.terms[name].weight > 0]
+        if "labels" in batch or not needed or not any(name in batch for name in LIKE_LABELS):
+            return
+        if like := [name for name in self.unread(batch) if name in LIKE_LABELS]:
+            raise DataError(
+                f"the batch has no 'labels', which the terms {needed} need, and {like[0]!r}, which no network reads; "
+                "expected labels by that name, None or -100 in rows without: rename the column"
+            )
 
     def _ask_teachers(self, inputs: dict[str, Any]) -> tuple[dict[str, Tensor | Distribution], dict[str, Taps]]:
         """Return each teacher's distribution, and what its tapped layers gave.

@@ -10,12 +10,14 @@ from tutelage.networks._classes import (
     class_names,
     class_places,
 )
+from tutelage.networks._columns import LIKE_LABELS, reads
 from tutelage.networks._kinds import Kind, kind_of
 from tutelage.networks._modes import check_mode
 from tutelage.networks._own_losses import check_own_losses
 from tutelage.networks._wrappers import config_of, is_compiled, signature_of, unwrapped
 
 __all__ = [
+    "LIKE_LABELS",
     "Kind",
     "are_named",
     "bare_state",
@@ -29,6 +31,7 @@ __all__ = [
     "is_compiled",
     "keep_bare_names",
     "kind_of",
+    "reads",
     "signature_of",
     "unwrapped",
 ]

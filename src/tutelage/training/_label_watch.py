@@ -14,12 +14,11 @@ from torch.utils.data import IterableDataset
 
 from tutelage.errors import DataError
 from tutelage.model import DistillationModel
-from tutelage.training._columns import unread
+from tutelage.networks import LIKE_LABELS
 
 _log = logging.getLogger(__name__)
 
 _ROWS_LOOKED_AT = 1_000
-_LIKE_LABELS = ("label", "label_id", "label_ids", "target", "targets")
 
 Batch = Mapping[str, Any]
 
@@ -77,7 +76,7 @@ class LabelWatch:
         self._sum = None
 
     def _tell(self, batches: Sequence[Batch]) -> None:
-        self._unread = unread(self._model, batches)
+        self._unread = sorted({name for batch in batches for name in self._model.unread(batch)})
         if self._unread:
             _log.warning(
                 "no network reads the columns %s, and the task %s reads 'labels'; expected names that they know: "
@@ -95,8 +94,6 @@ class LabelWatch:
         if none:
             raise self._error("no row of the data set has a label")
         if none is None:
-            if any(name in _LIKE_LABELS for name in self._unread):
-                raise self._error("no row of the first step has a label")
             _log.warning(
                 "no row of the first step has a label, and the terms %s need them; if no row of the first epoch has "
                 "one, training stops",
@@ -117,7 +114,7 @@ class LabelWatch:
         return True if count <= _ROWS_LOOKED_AT else None
 
     def _error(self, came: str) -> DataError:
-        like = [name for name in self._unread if name in _LIKE_LABELS]
+        like = [name for name in self._unread if name in LIKE_LABELS]
         what = "a class for each row" if self._model.task.compares_rows else "one for each token (-100 in a prompt)"
         remedy = f"rename {like[0]!r}, which no network reads, to 'labels'" if like else f"give 'labels', {what}"
         return DataError(

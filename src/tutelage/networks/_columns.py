@@ -1,29 +1,24 @@
-"""Which columns of a batch are read: by a network, or by the task."""
+"""Which columns of a batch a network reads, and which names of columns are meant as labels."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from torch import nn
+from tutelage.networks._wrappers import config_of, signature_of, unwrapped
 
-from tutelage.model import DistillationModel
-from tutelage.networks import config_of, signature_of, unwrapped
-
-
-def unread(model: DistillationModel, batches: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the columns that neither the task nor any network reads, though a network takes them without complaint."""
-    networks = [model.student, *(teacher.module for teacher in model.teachers.values())]
-    names = {name for batch in batches for name in model.task.inputs(batch)}
-    return sorted(name for name in names if not any(_reads(network, name) for network in networks))
+LIKE_LABELS = ("label", "label_id", "label_ids", "target", "targets")
+"""Names that others give to labels."""
 
 
-def _reads(network: nn.Module, name: str) -> bool:
+def reads(network: Any, name: str) -> bool:
+    """Return whether a network reads a column, or may do so; models of transformers take names that they do not read.
+
+    By position, a network reads what there is, whatever its name; others refuse a name that they do not know.
+    """
     signature = signature_of(network)
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if name in signature.parameters or inspect.Parameter.VAR_KEYWORD not in kinds:
-        # By position, a network reads what there is, whatever its name; others refuse a name that they do not know.
         return True
     while (inside := unwrapped(network)) is not None:
         network = inside
@@ -32,7 +27,7 @@ def _reads(network: nn.Module, name: str) -> bool:
     return any(name in _names(type(part)) for part in network.modules())
 
 
-def _names(cls: type[nn.Module]) -> set[str]:
+def _names(cls: Any) -> set[str]:
     """Return the names that a forward of transformers lists, its keyword arguments among them."""
     found = set()
     for name, parameter in inspect.signature(cls.forward).parameters.items():
