@@ -1,6 +1,6 @@
 """What lies where in the folder of a run, and how its files are written and read. No torch: a list of runs is quick.
 
-    recipe.resolved.yaml  environment.json  run.json  scores.json  report.html
+    recipe.resolved.yaml  environment.json  run.json  scores.json  latency.json  report.html
     test.safetensors  test_texts.json  text.json
     teacher/                     model/ evaluation.safetensors scores.json timing.json
     seed-0/student/  baseline/   the same, metrics.jsonl and checkpoints/
@@ -65,7 +65,7 @@ class ArmFolder:
 
     @property
     def timing(self) -> Path:
-        """What differs from run to run: seconds and milliseconds."""
+        """What differs from run to run: the seconds of training."""
         return self.path / "timing.json"
 
     @property
@@ -132,6 +132,11 @@ class RunFolder:
     def scores(self) -> Path:
         """Mean, spread and values over the seeds, for each arm."""
         return self.path / "scores.json"
+
+    @property
+    def latency(self) -> Path:
+        """{role: {batch size: milliseconds of an answer}}; runs of earlier versions have it in timing.json."""
+        return self.path / "latency.json"
 
     @property
     def test(self) -> Path:

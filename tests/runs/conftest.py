@@ -53,7 +53,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 # What the clock, the place or the cache make differ, and the checksums of that.
-UNEQUAL = {"timing.json", "run.json", "recipe.resolved.yaml", "manifest.json"}
+UNEQUAL = {"timing.json", "latency.json", "run.json", "recipe.resolved.yaml", "manifest.json"}
 
 
 @pytest.fixture

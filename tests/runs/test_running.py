@@ -37,7 +37,7 @@ def test_a_run_and_its_folder(recipe, tmp_path, digests, cache):
     summary = run(recipe, folder, name="clouds", on_event=events.append)
     assert summary.status == "complete"
     names = {entry.name for entry in folder.iterdir()}
-    top = {"recipe.resolved.yaml", "environment.json", "run.json", "scores.json", "test.safetensors"}
+    top = {"recipe.resolved.yaml", "environment.json", "run.json", "scores.json", "latency.json", "test.safetensors"}
     assert names == {*top, "teacher", "seed-0", "seed-1"}
     assert {entry.name for entry in (folder / "teacher").iterdir()} == ARM_FILES
     for seed in (0, 1):

@@ -39,16 +39,17 @@ def read_run(path: Path) -> Run:
     for place in (folder.teacher, *(folder.arm(seed, name) for seed in seeds for name in names)):
         if place.done:
             check_arm(folder, place, known, model=False)
+    latency = _latency(folder.latency)
     teacher, arms, partial, missing = None, [], dict[str, list[tuple[Log, ...]]](), []
     if folder.teacher.done:
-        teacher = _arm(TEACHER, None, folder.teacher, task)
+        teacher = _arm(TEACHER, None, folder.teacher, task, latency)
     elif record.text("status") != COMPLETE:
         missing.append("the teacher")
     for seed in seeds:
         for name in (name for name in names if name != TEACHER):
             place = folder.arm(seed, name)
             if place.done:
-                arms.append(_arm(name, seed, place, task))
+                arms.append(_arm(name, seed, place, task, latency))
                 continue
             missing.append(f"the {name} of seed {seed}")
             if place.metrics.exists():
@@ -83,7 +84,13 @@ def _task(record: Reader) -> Task:
     return _TASKS[name]
 
 
-def _arm(name: str, seed: int | None, place: ArmFolder, task: Task) -> Arm:
+def _latency(file: Path) -> dict[str, Mapping[str, float]]:
+    """Return the milliseconds of an answer by role and batch size, as far as they were measured."""
+    told = Reader(file, read_json(file) if file.exists() else {})
+    return {name: told.values(name, (int, float)) for name in told.value}
+
+
+def _arm(name: str, seed: int | None, place: ArmFolder, task: Task, latency: Mapping[str, Mapping[str, float]]) -> Arm:
     scores = Reader(place.scores, read_json(place.scores, task.scores))
     timing = Reader(place.timing, read_json(place.timing) if place.timing.exists() else {})
     omitted = scores.values("omitted", dict) if scores.value.get("omitted") else {}
@@ -93,7 +100,8 @@ def _arm(name: str, seed: int | None, place: ArmFolder, task: Task) -> Arm:
         scores={key: scores.number(key) for key in scores.value if key != "omitted"},
         omitted={key: _omitted(place.scores, key, value) for key, value in omitted.items()},
         logs=logs(place.metrics) if place.metrics.exists() else (),
-        latency=timing.values("latency_ms", (int, float)) if "latency_ms" in timing.value else {},
+        latency=latency.get(name)
+        or (timing.values("latency_ms", (int, float)) if "latency_ms" in timing.value else {}),
         train_seconds=timing.number("train_seconds") if timing.value.get("train_seconds") is not None else None,
     )
 

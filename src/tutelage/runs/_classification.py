@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tutelage.data import Rows
 from tutelage.models import load_model, read_card, save_model
 from tutelage.run_folder import ArmFolder, RunFolder, write_arrays
 from tutelage.runs._measured import Measured
-from tutelage.runs._networks import predict, score
+from tutelage.runs._networks import predict, score, timed
 from tutelage.runs._saving import is_whole
 from tutelage.tasks import Task
 from tutelage.vocabulary import VocabularyMap
@@ -102,6 +102,10 @@ class Classification:
     def score(self, network: nn.Module, folder: ArmFolder, answers: Any) -> Measured:
         """Score a network on the held-out rows."""
         return score(network, self.data, folder, answers)
+
+    def timed(self, network: nn.Module) -> dict[str, Callable[[], Any]]:
+        """Return forward passes over one row and over a batch."""
+        return timed(network, self.data.test)
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says of the data."""

@@ -37,7 +37,7 @@ def evaluate(folder: str | Path) -> dict[str, Any]:
 
 def _evaluate(folder: RunFolder) -> dict[str, Any]:
     known = read_record(folder, keys=("seeds", "arms", "data"))
-    check_run(folder, known, without=(folder.scores, folder.text))
+    check_run(folder, known, without=(folder.scores, folder.text, folder.latency))
     done = [arm for arm in (folder.teacher, *arms_of(folder, known)) if arm.done]
     if not any(arm != folder.teacher for arm in done):
         raise RunFolderError(f"no network in {folder.path} is trained to its end; resume the run first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tutelage.models import compare_tokenizers, load_pretrained, parameter_count
 from tutelage.run_folder import ArmFolder, RunFolder, write_json
 from tutelage.runs._cache import kept_tokenizer
 from tutelage.runs._classification import Classification
-from tutelage.runs._language_scores import latency
+from tutelage.runs._language_scores import timed
 from tutelage.runs._measured import Measured
 from tutelage.runs._saving import OfTransformers, saved_bytes
 from tutelage.runs._scores import scores_of
@@ -89,7 +90,11 @@ class LabelledTexts(OfTransformers, Classification):
         scores = scores_of(logits, labels, answers)
         scores["parameters"] = parameter_count(network)
         scores["bytes"] = saved_bytes(network, folder.model)
-        return Measured(scores, latency(network, self._collator([self.data.test[0]])), logits, labels)
+        return Measured(scores, logits, labels)
+
+    def timed(self, network: nn.Module) -> dict[str, Callable[[], Any]]:
+        """Return a forward pass over one row."""
+        return timed(network.to(self.device), self._collator([self.data.test[0]]))
 
     def write_test_rows(self, folder: RunFolder) -> None:
         """Write the beginnings of the held-out texts, so that a report can show them; not of very many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tutelage.models import align, compare_tokenizers, language_model, load_pret
 from tutelage.records import read_record
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER, ArmFolder, RunFolder, write_json
 from tutelage.runs._cache import kept_tokenizer
-from tutelage.runs._language_scores import every_token_hidden, latency, scores_of, seen_token_by_token
+from tutelage.runs._language_scores import every_token_hidden, scores_of, seen_token_by_token, timed
 from tutelage.runs._measured import Measured
 from tutelage.runs._saving import OfTransformers, saved_bytes
 from tutelage.runs._training import WATCHING
@@ -160,7 +161,11 @@ class Language(OfTransformers):
         scores["rows"] = len(rows)
         scores["parameters"] = sum(parameter.numel() for parameter in network.parameters())
         scores["bytes"] = saved_bytes(network, folder.model)
-        return Measured(scores, latency(network, collator([rows[0]])))
+        return Measured(scores)
+
+    def timed(self, network: nn.Module) -> dict[str, Callable[[], Any]]:
+        """Return a forward pass over one row."""
+        return timed(network.to(self.device), self.collator("", WATCHING, network)([self.texts.test[0]]))
 
     def finish(self, folder: RunFolder, teacher: nn.Module | None) -> None:
         """Write text.json: one held-out piece, and what the networks of the first seed say of each of its tokens."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import statistics
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,8 +23,6 @@ from tutelage.training import Evaluation
 from tutelage.vocabulary import VocabularyMap
 
 Batch = Mapping[str, Any]
-
-_REPEATS = 15
 
 
 def scores_of(
@@ -100,21 +97,12 @@ def seen_token_by_token(
     return found
 
 
-def latency(network: nn.Module, batch: Batch) -> dict[str, float]:
-    """Return the median milliseconds of a forward pass over one row, {"1": ...}."""
-    parameter = next(network.parameters())
-    inputs = {n: v.to(parameter.device) for n, v in batch.items() if n not in ("labels", "target_mask", "index")}
+def timed(network: nn.Module, batch: Batch) -> dict[str, Callable[[], Any]]:
+    """Return a forward pass over one row, {"1": ...}."""
+    device = next(network.parameters()).device
+    inputs = {n: v.to(device) for n, v in batch.items() if n not in ("labels", "target_mask", "index")}
     network.eval()
-    seconds = []
-    with torch.no_grad():
-        for _ in range(_REPEATS + 3):
-            start = time.perf_counter()
-            network(**inputs)
-            if parameter.device.type == "cuda":
-                torch.cuda.synchronize(parameter.device)
-            seconds.append(time.perf_counter() - start)
-    # The first answers warm caches up.
-    return {"1": statistics.median(seconds[3:]) * 1000}
+    return {"1": functools.partial(network, **inputs)}
 
 
 def _list(values: Tensor, known: Tensor, length: int) -> list[float | None]:

@@ -14,17 +14,16 @@ from tutelage.run_folder import ArmFolder, write_arrays, write_json
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Scores of a network on the held-out rows, the milliseconds of an answer, and, of a classifier, its answers."""
+    """Scores of a network on the held-out rows, and, of a classifier, its answers."""
 
     scores: dict[str, Any]
-    latency: Mapping[str, float]
     logits: Tensor | None = None
     labels: Tensor | None = None
 
     def write(self, folder: ArmFolder, train_seconds: float) -> None:
         """Write everything but the scores, which say that the network is done."""
         self.write_answers(folder)
-        write_json(folder.timing, {"latency_ms": dict(self.latency), "train_seconds": train_seconds})
+        write_json(folder.timing, {"train_seconds": train_seconds})
 
     def write_answers(self, folder: ArmFolder) -> None:
         """Write what a classifier said of the held-out rows."""

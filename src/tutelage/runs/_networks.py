@@ -1,11 +1,10 @@
-"""Asking a trained network: its logits on rows, and how long an answer takes."""
+"""Asking a trained network: its logits on rows, and its scores."""
 
 from __future__ import annotations
 
 import contextlib
-import statistics
-import time
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,6 @@ from tutelage.runs._scores import omitted_scores, scores_of
 
 _BATCH = 256
 _SMALL = 1_000_000
-_REPEATS = {1: 50, 256: 15}
-"""Batch size -> how many answers are timed; their median is told."""
 
 
 def threads_for(parameters: Iterable[int], device: str) -> int:
@@ -50,25 +47,12 @@ def predict(network: nn.Module, rows: Rows) -> Tensor:
         return torch.cat([network(batch.to(device)).float().cpu() for batch in rows.batches(_BATCH)])
 
 
-def latency(network: nn.Module, rows: Rows) -> dict[str, float]:
-    """Return the median milliseconds of an answer, by batch size."""
+def timed(network: nn.Module, rows: Rows) -> dict[str, Callable[[], Tensor]]:
+    """Return forward passes over one row and over a batch, by how many rows they are of."""
     device = _device(network)
     network.eval()
-    found = {}
-    for size, repeats in _REPEATS.items():
-        places = torch.arange(size) % len(rows)
-        batch = rows.take(places).inputs.to(device)
-        seconds = []
-        with torch.inference_mode():
-            for _ in range(repeats + 3):
-                start = time.perf_counter()
-                network(batch)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                seconds.append(time.perf_counter() - start)
-        # The first answers warm caches up.
-        found[str(size)] = statistics.median(seconds[3:]) * 1000
-    return found
+    batches = {str(size): rows.take(torch.arange(size) % len(rows)).inputs.to(device) for size in (1, _BATCH)}
+    return {size: functools.partial(network, batch) for size, batch in batches.items()}
 
 
 def score(network: nn.Module, data: Data, folder: ArmFolder, teacher: Tensor | None) -> Measured:
@@ -83,7 +67,7 @@ def score(network: nn.Module, data: Data, folder: ArmFolder, teacher: Tensor | N
             data.classes[omitted]: omitted_scores(logits, data.test.labels, fit, data.fit.labels, omitted)
             for omitted in data.omitted
         }
-    return Measured(scores, latency(network, data.test), logits, data.test.labels)
+    return Measured(scores, logits, data.test.labels)
 
 
 def _device(network: nn.Module) -> torch.device:

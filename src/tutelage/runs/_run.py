@@ -31,6 +31,7 @@ from tutelage.run_folder import (
 from tutelage.runs import _ranks
 from tutelage.runs._claim import claimed
 from tutelage.runs._events import ArmDone, Event, Finished, Interrupted, Note, RunSummary, Started
+from tutelage.runs._latency import write_latency
 from tutelage.runs._networks import with_threads
 from tutelage.runs._notes import noted
 from tutelage.runs._plan import Plan, prepare
@@ -105,7 +106,7 @@ def _recipe_of(place: Path) -> Recipe:
 def _resumed(place: Path, tell: OnEvent) -> Plan:
     folder = RunFolder(place)
     known = read_record(folder, keys=("recipe", "seeds", "arms", "data", "seconds"))
-    made_again = (folder.environment, folder.test, folder.test_texts, folder.scores, folder.text)
+    made_again = (folder.environment, folder.test, folder.test_texts, folder.scores, folder.text, folder.latency)
     check_run(folder, known, without=made_again)
     _ranks.together(lambda: _make_again(folder, known, tell))
     plan = prepare(load(folder.recipe), place, str(known["recipe"]))
@@ -151,7 +152,7 @@ def _make_again(folder: RunFolder, known: Mapping[str, Any], tell: OnEvent) -> N
 def _carry_out(plan: Plan, folder: RunFolder, tell: OnEvent) -> RunSummary:
     start = time.perf_counter()
     # The scores of the run as a whole will be other files than those of an earlier session.
-    later = (folder.scores, folder.text)
+    later = (folder.scores, folder.text, folder.latency)
     before = float(_ranks.together(lambda: update(folder, {"status": RUNNING}, later, forget=True)["seconds"]))
 
     def end(status: str) -> float:
@@ -195,6 +196,7 @@ def _train_all(plan: Plan, folder: RunFolder, tell: OnEvent) -> None:
     for seed in plan.seeds:
         for arm in plan.arms:
             _train_arm(plan, folder, seed, arm, teacher, answers, tell)
+    _ranks.together(lambda: write_latency(plan.subject, folder, teacher, plan.device))
     _ranks.together(lambda: plan.subject.finish(folder, teacher))
 
 

@@ -5,6 +5,7 @@ The life of a run (seeds, arms, the teacher's cache, checkpoints, resuming, even
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,6 +72,9 @@ class Subject(Protocol):
 
     def score(self, network: nn.Module, folder: ArmFolder, answers: Any) -> Measured:
         """Score a network whose model is in its folder; nothing is written."""
+
+    def timed(self, network: nn.Module) -> dict[str, Callable[[], Any]]:
+        """Return forward passes of which a report tells how long they take, by how many rows they are of."""
 
     def record(self) -> dict[str, Any]:
         """Return what run.json says of the data."""
