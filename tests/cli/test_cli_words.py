@@ -15,8 +15,10 @@ from cli_process import environment
 
 from tutelage import errors
 from tutelage.cli._console import table
+from tutelage.cli._describe import describe
 from tutelage.cli._exits import explain
 from tutelage.cli._progress import Reporter, duration
+from tutelage.config import load
 from tutelage.run_folder import write_whole
 
 
@@ -60,6 +62,19 @@ def test_memory_that_is_not_there_is_no_surprise():
     assert code == 1
     assert "memory of this machine" in text
     assert explain(torch.OutOfMemoryError("CUDA out of memory"))[1] == text
+
+
+def test_one_of_a_kind_is_singular():
+    changes = ["training.epochs=1", "training.seeds=[7]", "data.labeled=10", "student.mlp.hidden=[1]"]
+    text = describe(load("digits-few-labels", [*changes, "teacher.fit.epochs=1"]))
+    assert "first fitted on all labels for 1 epoch (" in text
+    assert "1 epoch, seed 7" in text
+    assert "MLP with 1 hidden unit" in text
+    assert not re.search(r"\b1 (?!epoch\b)\w+s\b", text), text
+    changes = ["~training.epochs", "training.steps=1", "teacher.fit={steps: 1200}"]
+    text = describe(load("digits-few-labels", changes))
+    assert "for 1,200 steps (" in text
+    assert "1 step, 3 seeds" in text
 
 
 def test_columns_are_aligned_and_broken_where_the_terminal_ends():

@@ -1,6 +1,7 @@
 """Runs that are not finished, went badly, or look unlike digits: each gets a page that is true of it."""
 
 import json
+import re
 import shutil
 
 import made_run
@@ -61,6 +62,7 @@ def test_an_interrupted_run_says_what_is_missing(run):
     assert "This run is not finished</strong> (interrupted)" in text
     assert "Missing: the baseline of seed 1." in text
     assert "Distilling closes" in text
+    assert "mean ± standard deviation over 2 seeds" in text
     whole = text_of(shutil.copytree(run, run.parent / "whole", ignore=shutil.ignore_patterns("seed-1", "report*")))
     assert "Missing: the student of seed 1, the baseline of seed 1." in whole
 
@@ -113,8 +115,14 @@ def test_one_seed_has_no_deviation(run):
     shutil.rmtree(run / "seed-1")
     change(run / "run.json", seeds=[0])
     text = text_of(run)
-    assert "±" not in text.replace("mean ± standard deviation", "")
+    assert "±" not in text
+    assert "deviation" not in text
     assert "over 1 seed" not in text
+    assert "over the seeds" not in text
+    # Rows are counted, and a single count is whole.
+    counts = re.findall(r"<b>([^<]*)</b> on which", text)
+    assert len(counts) == 4
+    assert sum(map(int, counts)) == len(load_file(run / "test.safetensors")["labels"])
 
 
 def test_the_headline_does_not_flatter(run):

@@ -22,6 +22,7 @@ from tutelage.config import (
     TextsSpec,
     TimmModel,
 )
+from tutelage.wording import counted
 
 
 def describe(recipe: Recipe, folder: Path | None = None) -> str:
@@ -34,7 +35,7 @@ def describe(recipe: Recipe, folder: Path | None = None) -> str:
         rows.append(["baseline", "the same student on the labels alone, for as many steps"])
     rows += [["objective", " + ".join(_term(recipe, name) for name in recipe.objective)]]
     training = recipe.training
-    length = f"{training.steps:,} steps" if training.steps is not None else f"{training.epochs:,} epochs"
+    length = _length(training)
     seeds = training.seed_list
     rows.append(["training", f"{length}, {_seeds(seeds)}"])
     if folder is not None:
@@ -56,7 +57,7 @@ def _data(recipe: Recipe) -> str:
         assert isinstance(data, ImagesData)
         text = f"the images in {data.images}"
     if data.labeled is not None:
-        text += f"; the student sees {data.labeled:,} labels"
+        text += f"; the student sees {counted(data.labeled, 'label')}"
     if data.omit:
         text += f"; the student sees nothing of class {', '.join(map(str, data.omit))}"
     return text
@@ -69,15 +70,16 @@ def _texts(data: TextsSpec) -> str:
         assert isinstance(data, TextData)
         text = f"the texts in {data.text}"
     if not isinstance(data, TextData) or data.target is None:
-        return f"{text}, in rows of {data.length:,} tokens"
-    text += f", told apart by {data.target!r} in up to {data.length:,} tokens"
-    return text if data.labeled is None else f"{text}; the student sees {data.labeled:,} labels"
+        return f"{text}, in rows of {counted(data.length, 'token')}"
+    text += f", told apart by {data.target!r} in up to {counted(data.length, 'token')}"
+    return text if data.labeled is None else f"{text}; the student sees {counted(data.labeled, 'label')}"
 
 
 def _model(model: ModelSpec) -> str:
     if isinstance(model, MLPModel):
         hidden = " and ".join(map(str, model.mlp.hidden))
-        text = f"MLP with {hidden} hidden units" if hidden else "a linear model"
+        units = "unit" if model.mlp.hidden == [1] else "units"
+        text = f"MLP with {hidden} hidden {units}" if hidden else "a linear model"
     elif isinstance(model, TimmModel):
         text = f"{model.timm} of timm" + (", pretrained" if model.pretrained else "")
     elif isinstance(model, LlamaModel):
@@ -90,14 +92,17 @@ def _model(model: ModelSpec) -> str:
     if model.weights is not None:
         text += f", weights of {model.weights}"
     if model.fit is not None:
-        fit = model.fit
-        length = f"{fit.steps:,} steps" if fit.steps is not None else f"{fit.epochs} epochs"
-        text += f", first fitted on all labels for {length} (kept for the next run)"
+        text += f", first fitted on all labels for {_length(model.fit)} (kept for the next run)"
     return text
 
 
+def _length(training: Any) -> str:
+    """Return how long a network is trained: steps or epochs, whichever are given."""
+    return counted(training.epochs, "epoch") if training.steps is None else counted(training.steps, "step")
+
+
 def _layers(sizes: Any) -> str:
-    return f"{sizes.layers} layer{'s' if sizes.layers > 1 else ''} of width {sizes.hidden}"
+    return f"{counted(sizes.layers, 'layer')} of width {sizes.hidden}"
 
 
 def _term(recipe: Recipe, name: str) -> str:

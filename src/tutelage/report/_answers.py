@@ -17,6 +17,7 @@ from tutelage.report._measures import confusion, kl, log_softmax
 from tutelage.report._style import LIGHT, WIDE, Picture, data_uri, figure
 from tutelage.report._words import whole_percent
 from tutelage.run_folder import STUDENT, write_whole
+from tutelage.wording import counted
 
 _MATRIX = 16
 """Classes that a matrix on a page can hold and still be read."""
@@ -216,7 +217,7 @@ def _most(off: np.ndarray, classes: Sequence[str]) -> str:
     teacher, student = np.unravel_index(int(off.argmax()), off.shape)
     return (
         f"Most often they differ where the teacher says {classes[int(teacher)]} and the student "
-        f"{classes[int(student)]}: {int(off.max())} times."
+        f"{classes[int(student)]}: {counted(int(off.max()), 'time')}."
     )
 
 

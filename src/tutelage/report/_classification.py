@@ -26,6 +26,7 @@ from tutelage.report._words import (
     whole_percent,
 )
 from tutelage.run_folder import BASELINE, STUDENT, ArmFolder, RunFolder, read_arrays, read_json
+from tutelage.wording import counted
 
 ERRORS = Metric("errors", "Errors on the test rows", "Fewer is better.", digits=1)
 METRICS = (
@@ -85,7 +86,7 @@ class Classification(Task):
     def tested(self, run: Run) -> str:
         """Return the number of test rows."""
         assert run.answers is not None
-        return f"{len(run.answers.labels):,} test rows"
+        return counted(len(run.answers.labels), "test row")
 
     def amount(self, spread: Spread) -> str:
         """Return a number of errors."""
@@ -100,7 +101,7 @@ class Classification(Task):
 
     def labels(self, run: Run) -> str:
         """Return the number of labels, where the run tells it."""
-        return f"{run.rows['labelled']:,} labels" if "labelled" in run.rows else "labels"
+        return counted(run.rows["labelled"], "label") if "labelled" in run.rows else "labels"
 
     def remark(self, run: Run) -> Headline | None:
         """Return what the student knows of a class that it never saw."""

@@ -18,8 +18,9 @@ from tutelage.report import _bars, _curves, _tables
 from tutelage.report._contents import Run
 from tutelage.report._run import read_run
 from tutelage.report._style import DARK, LIGHT, Picture, darkened, data_uri, style
-from tutelage.report._words import headline
+from tutelage.report._words import headline, shown
 from tutelage.run_folder import COMPLETE, write_text
+from tutelage.wording import counted
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class _Page:
         own = task.section(run, self.folder)
         return environment.get_template(task.template).render(
             run=run,
+            counted=counted,
+            shown=shown,
             complete=run.status == COMPLETE and not run.missing,
             css=self._css(),
             headline=headline(run),
@@ -74,6 +77,7 @@ class _Page:
             figures=_tables.figures(run),
             tested=task.tested(run) if run.names else "",
             scores=_tables.scores(run),
+            statistic=_tables.statistic(run),
             size=_tables.size(run),
             facts=_tables.facts(run),
             hero=self._one(task.hero(run)),

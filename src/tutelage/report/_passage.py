@@ -14,6 +14,7 @@ from tutelage.errors import DamagedDataError
 from tutelage.report._contents import Passage
 from tutelage.report._files import Reader
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER, read_json
+from tutelage.wording import counted
 
 BOUNDS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Nats at which the next shade begins: each about three times the one before."""
@@ -99,8 +100,8 @@ def words(passage: Passage, role: str) -> str:
     largest, place = max(known, key=lambda one: (one[0], -one[1]))
     far = sum(kl >= 1 for kl, _ in known)
     return (
-        f"KL to the teacher: {mean:.3f} nats per token on average, 1 or more at {far} of {len(known)} tokens; "
-        f"at most {largest:.2f}, at “{one_line(passage.tokens[place])}”."
+        f"KL to the teacher: {mean:.3f} nats per token on average, 1 or more at {far} of "
+        f"{counted(len(known), 'token')}; at most {largest:.2f}, at “{one_line(passage.tokens[place])}”."
     )
 
 

@@ -10,6 +10,7 @@ from tutelage.report._contents import Run
 from tutelage.report._measures import Spread
 from tutelage.report._words import left_out_classes, of_arms, share_closed, shown, spread_text, whole_percent
 from tutelage.run_folder import BASELINE, STUDENT, TEACHER
+from tutelage.wording import counted
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ def scores(run: Run) -> list[Line]:
             cells = tuple(Cell("–" if spread is None else spread_text(spread, metric)) for spread in spreads)
             lines.append(Line(metric.title, cells, metric.reading))
     return lines
+
+
+def statistic(run: Run) -> str:
+    """Return what the scores are of several seeds; nothing for a single one."""
+    seeds = max((len(run.of(name)) for name in run.names), default=0)
+    return f"; mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
 
 
 def size(run: Run) -> list[Line]:
@@ -175,7 +182,7 @@ def _duration(seconds: float) -> str:
 
 def legend(run: Run) -> list[tuple[str, str]]:
     """Return the roles that there are and what each is."""
-    rows = f" on {run.rows['train']:,} rows" if "train" in run.rows else ""
+    rows = f" on {counted(run.rows['train'], 'row')}" if "train" in run.rows else ""
     meaning = {
         TEACHER: "the network that is distilled",
         STUDENT: f"taught by the teacher{rows}" if TEACHER in run.names else f"trained{rows}",

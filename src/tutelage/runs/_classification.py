@@ -19,6 +19,7 @@ from tutelage.runs._networks import predict, score, timed
 from tutelage.runs._saving import is_whole
 from tutelage.tasks import Task
 from tutelage.vocabulary import VocabularyMap
+from tutelage.wording import counted
 
 _ROWS_TRIED = 8
 _MOST_BYTES = 8 * 2**20
@@ -138,7 +139,7 @@ class Classification:
         shape = " x ".join(map(str, data.shape))
         omitted = ", ".join(data.classes[label] for label in data.omitted)
         return (
-            f"{rows['train']:,} rows to train on, {rows['labelled']:,} of them with a label; "
+            f"{counted(rows['train'], 'row')} to train on, {rows['labelled']:,} of them with a label; "
             f"{rows['test']:,} held out; inputs {shape}, {len(data.classes)} classes"
             + (f"; the student sees none of {omitted}" if omitted else "")
             + ("" if data.features is None else f"\nfeatures  {_listed(data.features)}")

@@ -26,6 +26,7 @@ from tutelage.runs._scores import scores_of
 from tutelage.tasks import SequenceClassification, Task, call
 from tutelage.training import TokenCollator
 from tutelage.vocabulary import VocabularyMap
+from tutelage.wording import counted
 
 _ROWS_WATCHED = 2_000
 """How many held-out rows a network is evaluated on while it trains; at its end it is scored on all of them."""
@@ -107,8 +108,8 @@ class LabelledTexts(OfTransformers, Classification):
         """Return what a plan says of the data."""
         rows, data = self.rows, self.data
         return (
-            f"{rows['train']:,} texts to train on, {rows['labelled']:,} of them with a label; {rows['test']:,} held "
-            f"out; up to {data.shape[0]:,} tokens each, {len(data.classes)} classes"
+            f"{counted(rows['train'], 'text')} to train on, {rows['labelled']:,} of them with a label; "
+            f"{rows['test']:,} held out; up to {counted(data.shape[0], 'token')} each, {len(data.classes)} classes"
         )
 
     def _predict(self, network: nn.Module) -> Tensor:

@@ -27,6 +27,7 @@ from tutelage.runs._saving import OfTransformers, saved_bytes
 from tutelage.runs._training import WATCHING
 from tutelage.tasks import CausalLM, MaskedLM, Task, leak_between_documents
 from tutelage.vocabulary import VocabularyMap
+from tutelage.wording import counted
 
 _log = logging.getLogger(__name__)
 
@@ -217,8 +218,8 @@ class Language(OfTransformers):
         rows, tokens = self.rows, self._tokens()
         share = "" if self.hidden is None else f", {100 * self.hidden:g}% of them hidden,"
         return (
-            f"{tokens['train']:,} tokens to predict{share} in {rows['train']:,} rows of up to {self.length}; "
-            f"{tokens['test']:,} held out in {rows['test']:,} rows; {len(self.tokenizer):,} ids"
+            f"{counted(tokens['train'], 'token')} to predict{share} in {counted(rows['train'], 'row')} of up to "
+            f"{self.length}; {tokens['test']:,} held out in {counted(rows['test'], 'row')}; {len(self.tokenizer):,} ids"
         )
 
     def _tokens(self) -> dict[str, int]:

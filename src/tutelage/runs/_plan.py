@@ -20,6 +20,7 @@ from tutelage.run_folder import BASELINE, STUDENT, TEACHER
 from tutelage.runs._networks import threads_for
 from tutelage.runs._notes import without_bars
 from tutelage.runs._subject import Subject, subject_of
+from tutelage.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +73,11 @@ class Plan:
         if TEACHER in self.parameters:
             how = "with its own weights"
             if TEACHER in self.steps:
-                how = f"fitted for {self.steps[TEACHER]:,} steps on {rows['fit']:,} rows, unless it is kept from before"
-            lines.append(f"teacher   {self.parameters[TEACHER]:,} parameters, {how}")
+                length = counted(self.steps[TEACHER], "step")
+                how = f"fitted for {length} on {counted(rows['fit'], 'row')}, unless it is kept from before"
+            lines.append(f"teacher   {counted(self.parameters[TEACHER], 'parameter')}, {how}")
         for arm in self.arms:
-            text = f"{self.parameters[arm]:,} parameters, {self.steps[arm]:,} steps"
+            text = f"{counted(self.parameters[arm], 'parameter')}, {counted(self.steps[arm], 'step')}"
             lines.append(f"{arm:10}{text}" + (" on the labels alone" if arm == BASELINE else ""))
         lines += [
             f"seeds     {', '.join(map(str, self.seeds))}",
