@@ -225,7 +225,7 @@ def test_ls_lists_what_there_is(here):
     assert names == {
         "recipes": config.recipe_names(),
         "divergences": list(tl.divergences.ALL),
-        "models": ["mlp", "timm", "model"],
+        "models": ["mlp", "timm", "llama", "bert", "model"],
         "backends": list(BACKENDS),
     }
     assert all(entry["summary"].endswith(".") for entries in told.values() for entry in entries)

@@ -10,8 +10,9 @@ from typing import Any
 
 import tutelage
 from tutelage.cli._console import table, width_of
-from tutelage.config import MLPModel, SavedModel, TimmModel, load, recipe_names
+from tutelage.config import load, recipe_names
 from tutelage.config._divergences import Parameter, kinds
+from tutelage.config._models import BRANCHES
 
 Entry = dict[str, Any]
 
@@ -35,7 +36,7 @@ def divergences() -> list[Entry]:
 
 def models() -> list[Entry]:
     """Return what a teacher or a student can be."""
-    return [{"name": cls.kind, "summary": _summary(inspect.getdoc(cls))} for cls in (MLPModel, TimmModel, SavedModel)]
+    return [{"name": cls.kind, "summary": _summary(inspect.getdoc(cls))} for cls in BRANCHES.values()]
 
 
 def backends() -> list[Entry]:

@@ -84,7 +84,7 @@ class ModelSpec(Spec):
 
 
 class MLPModel(ModelSpec):
-    """A multilayer perceptron, made here."""
+    """A multilayer perceptron with random weights."""
 
     kind: ClassVar[str] = "mlp"
     mlp: MLPOptions
@@ -127,7 +127,7 @@ class LlamaOptions(Spec):
 
 
 class LlamaModel(ModelSpec):
-    """A language model, made here."""
+    """A small Llama with random weights: a language model."""
 
     kind: ClassVar[str] = "llama"
     llama: LlamaOptions
@@ -149,7 +149,7 @@ class BertOptions(Spec):
 
 
 class BertModel(ModelSpec):
-    """An encoder, made here."""
+    """A small BERT with random weights: an encoder."""
 
     kind: ClassVar[str] = "bert"
     bert: BertOptions
@@ -199,7 +199,7 @@ class SavedModel(ModelSpec):
         return [name for name in ("revision", "dtype", "lora") if getattr(self, name) != fields[name].default]
 
 
-_KEYS: dict[str, type[Spec]] = {
+_KEYS: dict[str, type[ModelSpec]] = {
     "mlp": MLPModel,
     "timm": TimmModel,
     "llama": LlamaModel,
@@ -218,7 +218,7 @@ AnyModel = Annotated[
     one_key_of(list(_KEYS), ModelSpec.model_fields, "a model", "{mlp: {hidden: [16]}}"),
 ]
 
-BRANCHES: dict[str, type[Spec]] = {branch(key): cls for key, cls in _KEYS.items()}
+BRANCHES: dict[str, type[ModelSpec]] = {branch(key): cls for key, cls in _KEYS.items()}
 
 
 def has_weights(model: ModelSpec) -> bool:
