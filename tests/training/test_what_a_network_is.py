@@ -60,7 +60,6 @@ def as_class(cls):
 CAUSAL = {
     "compiled": lambda: torch.compile(student(), backend="eager"),
     "in a wrapper": lambda: Wrapped(student()),
-    "in a compiled wrapper": lambda: torch.compile(Wrapped(student()), backend="eager"),
     "in two wrappers": lambda: nn.ModuleDict({"of": Wrapped(student())})["of"],
     "in DataParallel": lambda: nn.DataParallel(student()),
     "named otherwise": lambda: as_class(Speaker),
@@ -144,6 +143,8 @@ def test_what_has_no_task_is_refused_by_name(tmp_path, refused, architecture):
         (lambda: made("ViTForImageClassification", image_size=8, patch_size=4), Classification),
         (lambda: made("LlamaForTokenClassification"), TokenClassification),
         (lambda: Wrapped(made("BertForTokenClassification")), TokenClassification),
+        (lambda: torch.compile(Wrapped(llama()), backend="eager"), CausalLM),
+        (lambda: Wrapped(torch.compile(llama(), backend="eager")), CausalLM),
         (lambda: Wrapped(made("T5ForConditionalGeneration", **T5)), type(None)),
         (lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), type(None)),
     ],
