@@ -252,6 +252,29 @@ def behind(error, cause):
     return error
 
 
+GOLDEN = """{
+ "format": 1,
+ "about": {
+  "step": 40
+ },
+ "files": {
+  "weights": {
+   "bytes": 9,
+   "crc32": "cbf43926"
+  }
+ },
+ "crc32": "CRC"
+}
+"""
+
+
+def test_the_first_format_stays_readable(tmp_path):
+    (tmp_path / "weights").write_bytes(b"123456789")
+    of_itself = zlib.crc32(b'{"about":{"step":40},"files":{"weights":{"bytes":9,"crc32":"cbf43926"}},"format":1}')
+    (tmp_path / "manifest.json").write_text(GOLDEN.replace("CRC", f"{of_itself:08x}"))
+    assert manifest.verify(tmp_path) == manifest.Manifest({"weights": (9, 0xCBF43926)}, {"step": 40})
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tutelage.errors import DamagedDataError
+from tutelage.training import _states
 from tutelage.training._states import load_state, save_state
 
 
@@ -58,6 +59,17 @@ def test_a_state_comes_back(tmp_path, kind):
     save_state(STATES[kind], tmp_path, "state")
     assert not (tmp_path / "state.pt").exists()
     assert_same(STATES[kind], load_state(tmp_path, "state"))
+
+
+def test_large_states_are_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(_states, "_LARGEST_FILE", 100)
+    state = [torch.arange(n, dtype=torch.float32) for n in (20, 5, 1, 100, 0, 30)]
+    save_state(state, tmp_path, "optimizer")
+    assert len(list(tmp_path.glob("optimizer*.safetensors"))) == 5
+    assert_same(state, load_state(tmp_path, "optimizer"))
+    (tmp_path / "optimizer-2.safetensors").unlink()
+    with pytest.raises(DamagedDataError, match=r"optimizer\.json and what belongs to it cannot be read"):
+        load_state(tmp_path, "optimizer")
 
 
 def test_what_comes_back_is_no_view_of_the_file(tmp_path):
@@ -110,7 +122,12 @@ def test_no_code_of_a_file_runs(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[" * 100_000, '{"tensor": 0}', '{"tuple": 3}', '{"dict": [[1]]}', '{"array": 0}', '{"other": 1}']
+    "text",
+    [
+        *("", "{", "[" * 100_000, "[]", '{"state": 1}', '{"state": 1, "files": "1"}', '{"state": 1, "files": 1}'),
+        *(f'{{"files": 0, "state": {state}}}' for state in ('{"tensor": 0}', '{"tuple": 3}', '{"dict": [[1]]}')),
+        *(f'{{"files": 0, "state": {state}}}' for state in ('{"array": 0}', '{"other": 1}')),
+    ],
 )
 def test_a_state_that_cannot_be_read_is_named(tmp_path, text):
     (tmp_path / "optimizer.json").write_text(text)

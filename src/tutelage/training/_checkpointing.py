@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpointing(transformers.Trainer):
-    """A Trainer that writes checkpoints whole, and goes on from those that are."""
+    """A Trainer that writes checkpoints whole, and resumes from those that are."""
 
     _window: Window
     _for_a_checkpoint: bool
@@ -50,7 +50,7 @@ class Checkpointing(transformers.Trainer):
     # --- which --------------------------------------------------------------------------------------------------------
 
     def _checkpoint_to_resume(self, wanted: str | Path | bool | None) -> Path | None:
-        """Return the checkpoint to go on from, read through by the first process; all take the same."""
+        """Return the checkpoint to resume from, read through by the first process; all take the same."""
         if self.args.should_save:
             manifest.sweep(str(self.args.output_dir))
         if wanted is None or wanted is False:
@@ -59,7 +59,7 @@ class Checkpointing(transformers.Trainer):
         ranks = sum(re.fullmatch(r"rng_state(_\d+)?\.(json|pth)", path.name) is not None for path in folder.iterdir())
         if ranks != self.args.world_size:
             _log.warning(
-                "%s was written by %d processes, and this training has %d: it goes on from the same weights, and not "
+                "%s was written by %d processes, and this training has %d: it resumes with the same weights, and not "
                 "with the same rows and random numbers",
                 folder,
                 ranks,
@@ -252,7 +252,7 @@ class Checkpointing(transformers.Trainer):
             own = state[device.index or 0] if isinstance(state, list) else state
             torch.get_device_module(device).set_rng_state(own)
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-            raise DamagedDataError(f"the random numbers in {folder} cannot be gone on with: {error}") from error
+            raise DamagedDataError(f"the random numbers in {folder} cannot be restored: {error}") from error
 
     def _load_best_model(self) -> None:
         folder = Path(str(self.state.best_model_checkpoint))

@@ -1,4 +1,4 @@
-"""Which checkpoints of a folder are whole, and can be gone on from; which are removed when there are too many."""
+"""Which checkpoints of a folder are whole, and can be resumed from; which are removed when there are too many."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def last_checkpoint(folder: str | Path) -> Path | None:
     """
     whole, left = newest_whole(Path(folder))
     for reason in left:
-        goes_on = "no older one is whole" if whole is None else f"the newest whole one is {whole.name}"
-        _log.warning("a checkpoint cannot be gone on from, and %s: %s", goes_on, reason)
+        instead = "no older one is whole" if whole is None else f"the newest whole one is {whole.name}"
+        _log.warning("a checkpoint is skipped, and %s: %s", instead, reason)
     return whole
 
 
@@ -76,8 +76,8 @@ def check(folder: Path) -> None:
             raise DamagedDataError(f"{folder} holds step {step}, and {source} says {other}; resume from another one")
     if about.get("resumable") is False:
         raise InputError(
-            f"{folder} was saved with save_only_model=True, so that training cannot go on from it; expected one with "
-            "the state of the optimizer"
+            f"{folder} was saved with save_only_model=True, so training cannot be resumed from it; expected one with the "
+            "state of the optimizer"
         )
 
 

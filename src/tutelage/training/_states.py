@@ -1,7 +1,7 @@
 """Nested states on the disk, of optimizers, schedules and random numbers, as JSON and safetensors: no pickles.
 
-    NAME.json          the state; numbers, strings, lists and null stand for themselves
-    NAME.safetensors   its tensors, by number; left out where there are none
+    NAME.json          {"state": ..., "files": 1}; numbers, strings, lists and null stand for themselves
+    NAME.safetensors   its tensors, by number; several files, NAME-1.safetensors and so on, where there is much
 
 What JSON lacks is an object with one key: {"dict": [[key, value], ...]}, {"tuple": [...]}, {"float": "inf"},
 {"tensor": 0}, {"array": 1} for numpy's arrays and numbers.
@@ -9,6 +9,7 @@ What JSON lacks is an object with one key: {"dict": [[key, value], ...]}, {"tupl
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import OrderedDict, defaultdict
@@ -33,6 +34,9 @@ _DTYPES = frozenset(
     }
 )
 
+# A file is copied to the memory of the host as a whole while it is written.
+_LARGEST_FILE = 1 << 30
+
 
 class _NotPlainError(Exception):
     """A state holds what is no tensor and no number."""
@@ -42,12 +46,18 @@ class _Tensors:
     """The tensors of a state, by number; no two of them share memory, which a file of safetensors cannot hold."""
 
     def __init__(self) -> None:
-        self.named: dict[str, Tensor] = {}
+        self.files: list[dict[str, Tensor]] = []
+        self._count = self._bytes = 0
         self._memory: set[int] = set()
 
     def add(self, tensor: Tensor) -> int:
-        number, memory = len(self.named), tensor.untyped_storage().data_ptr()
-        self.named[str(number)] = tensor.clone() if memory in self._memory else tensor
+        size, memory = tensor.numel() * tensor.element_size(), tensor.untyped_storage().data_ptr()
+        if not self.files or self._bytes + size > _LARGEST_FILE:
+            self.files.append({})
+            self._bytes = 0
+        number = self._count
+        self.files[-1][str(number)] = tensor.clone() if memory in self._memory else tensor
+        self._count, self._bytes = number + 1, self._bytes + size
         self._memory.add(memory)
         return number
 
@@ -60,9 +70,14 @@ def save_state(state: Any, folder: Path, name: str) -> None:
     except _NotPlainError:
         manifest.write_by(folder / f"{name}.pt", lambda path: _write_as_torch(state, path))
         return
-    manifest.write_bytes(folder / f"{name}.json", (json.dumps(written) + "\n").encode())
-    if named := tensors.named:
-        manifest.write_by(folder / f"{name}.safetensors", lambda path: safetensors.torch.save_file(named, path))
+    text = json.dumps({"state": written, "files": len(tensors.files)})
+    manifest.write_bytes(folder / f"{name}.json", (text + "\n").encode())
+    for path, held in zip(_files(folder, name, len(tensors.files)), tensors.files, strict=True):
+        manifest.write_by(path, functools.partial(safetensors.torch.save_file, held))
+
+
+def _files(folder: Path, name: str, count: int) -> list[Path]:
+    return [folder / (f"{name}-{number}.safetensors" if number else f"{name}.safetensors") for number in range(count)]
 
 
 def _write_as_torch(state: Any, path: Path) -> None:
@@ -76,17 +91,19 @@ def load_state(folder: Path, name: str, older: str | None = None) -> Any:
 
     Errors: `DamagedDataError` for one that is missing or cannot be read.
     """
-    plain, arrays = folder / f"{name}.json", folder / f"{name}.safetensors"
+    plain = folder / f"{name}.json"
     if plain.is_file():
         try:
-            tensors = safetensors.torch.load_file(arrays) if arrays.is_file() else {}
-            return _from_json(json.loads(plain.read_bytes()), tensors)
+            read, tensors = json.loads(plain.read_bytes()), {}
+            for path in _files(folder, name, read["files"]):
+                tensors.update(safetensors.torch.load_file(path))
+            return _from_json(read["state"], tensors)
         except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             raise DamagedDataError(f"{plain} and what belongs to it cannot be read: {error}") from error
     for file in (folder / f"{name}.pt", *([] if older is None else [folder / older])):
         if file.is_file():
             return _of_torch(file)
-    raise DamagedDataError(f"{plain} is missing; training cannot go on as it was without it")
+    raise DamagedDataError(f"{plain} is missing; training cannot be resumed without it")
 
 
 def _of_torch(file: Path) -> Any:
