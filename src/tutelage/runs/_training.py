@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -101,11 +102,15 @@ def _seconds_before(folder: ArmFolder) -> float:
 
 
 class _Trainer(DistillationTrainer):
-    """Makes batches of held-out rows in a way of their own."""
+    """Makes batches of held-out rows in a way of their own, and resumes from a checkpoint that was read through."""
 
     def __init__(self, watching: Any, **settings: Any) -> None:
         super().__init__(**settings)
         self._watching = watching
+
+    def _whole_checkpoint(self, wanted: str | Path | bool) -> Path:
+        assert isinstance(wanted, Path), wanted
+        return wanted
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Return the loader of the held-out rows."""

@@ -76,8 +76,8 @@ def check(folder: Path) -> None:
             raise DamagedDataError(f"{folder} holds step {step}, and {source} says {other}; resume from another one")
     if about.get("resumable") is False:
         raise InputError(
-            f"{folder} was saved with save_only_model=True, so training cannot be resumed from it; expected one with the "
-            "state of the optimizer"
+            f"{folder} was saved with save_only_model=True, so training cannot be resumed from it; expected one with "
+            "the state of the optimizer"
         )
 
 
