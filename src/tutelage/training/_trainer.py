@@ -18,6 +18,7 @@ from typing import Any
 import safetensors.torch
 import torch
 import transformers
+from accelerate.data_loader import DataLoaderDispatcher  # type: ignore[import-untyped]
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
@@ -268,7 +269,7 @@ class DistillationTrainer(Checkpointing):
         rows = batch_length(batch) // (2 if mixes else 1)
         if epoch is not None and rows == epoch[1]:
             return without_repeats(batch, rows, epoch[0], rank, ranks)
-        if state.remainder > 0 and not mixes:
+        if isinstance(state.active_dataloader, DataLoaderDispatcher) and state.remainder > 0 and not mixes:
             # The first process reads an iterable data set for all, and has counted its last rows.
             check_some(rows, ranks)
             return first_rows(batch, own_rows(rows, int(state.remainder), rank), rows)
