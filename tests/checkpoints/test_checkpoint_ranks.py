@@ -27,7 +27,7 @@ def test_two_processes_write_one_checkpoint(tmp_path):
     }
     running = [
         subprocess.Popen(
-            [sys.executable, str(here / "two_ranks.py"), str(tmp_path), rank],
+            [sys.executable, str(here / "saving_ranks.py"), str(tmp_path), rank],
             env={**environment, "RANK": rank, "LOCAL_RANK": rank},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
