@@ -20,6 +20,7 @@ from tutelage.errors import (
     ModelError,
     ModuleError,
     ParameterError,
+    ShapeError,
     TeacherError,
 )
 from tutelage.execution import as_student, exact_dtype
@@ -34,7 +35,16 @@ from tutelage.networks import (
     reads,
 )
 from tutelage.objective import FeatureTerm, Objective, Term
-from tutelage.tasks import Classification, Task, batch_length, call, check_one_each, check_teacher, right_padded
+from tutelage.tasks import (
+    Classification,
+    Task,
+    batch_length,
+    call,
+    check_one_each,
+    check_teacher,
+    read_alike,
+    right_padded,
+)
 from tutelage.teachers import ClassOrder, LiveTeacher, class_order
 from tutelage.vocabulary import VocabularyMap
 
@@ -157,7 +167,7 @@ class DistillationModel(nn.Module):
         outcome = self.objective(
             side,
             {**teachers, "labels": labels},
-            features={name: self._pair(name, term, student_taps, taps[term.teacher]) for name, term in terms.items()},
+            features={name: self._pair(name, student_taps, taps[term.teacher], inputs) for name, term in terms.items()},
             token_weights={**unlabelled, **dict.fromkeys(self.labelled_terms(), known)},
             normalizer=normalizer,
             vocabulary=self.vocabulary,
@@ -259,8 +269,16 @@ class DistillationModel(nn.Module):
                     sides[name] = self._orders[name].applied(sides[name])
         return sides, taps
 
-    def _pair(self, name: str, term: FeatureTerm, student: Taps, teacher: Taps) -> tuple[Tensor, Tensor]:
-        activation = student[term.student_layer]
+    def _pair(self, name: str, student: Taps, teacher: Taps, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        term = self._feature_terms()[name]
+        activation, ids = student[term.student_layer], inputs.get("input_ids")
+        is_of_tokens = isinstance(ids, Tensor) and activation.dim() > 2 and activation.shape[:2] == ids.shape
+        if is_of_tokens and not read_alike(self.student, self.teachers[term.teacher].module, inputs):
+            raise ShapeError(
+                f"the term {name!r} compares activations of tokens, and the student reads the padded rows of the batch "
+                f"at other places than the teacher {term.teacher!r}; expected rows padded on the right, or of one "
+                "length, or layers with one value for each row"
+            )
         if name in self.projectors:
             activation = self.projectors[name](activation)
         return activation, teacher[term.teacher_layer]

@@ -134,6 +134,35 @@ def test_inputs_that_need_nothing_are_passed_on_as_they_are():
     assert torch.equal(call(Wrapper(), left), left["input_ids"])
 
 
+class Pooled(nn.Module):
+    """A network of the user's own, which reads rows as they come."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.inside, self.head = nn.Embedding(50, 16), nn.Linear(16, 3)
+
+    def forward(self, input_ids, attention_mask):
+        return self.head(self.inside(input_ids).mean(1))
+
+
+def test_features_of_tokens_are_compared_at_the_same_tokens(refused):
+    """Classifiers of transformers get rows padded on the side from which they are right; others as they come."""
+    layers = {"Bert": "bert.encoder", "XLNet": "transformer", "own": "inside"}
+
+    def model_of(student, teacher):
+        networks = [Pooled() if kind == "own" else classifier(kind) for kind in (student, teacher)]
+        hidden = tl.FeatureTerm(lambda one, other: (one - other).square().mean(), layers[student], layers[teacher])
+        return tl.DistillationModel(networks[0], {"teacher": networks[1]}, tl.Objective({"hidden": hidden}))
+
+    for student, teacher, side in (("own", "Bert", "left"), ("XLNet", "Bert", "left"), ("XLNet", "Bert", "right")):
+        with refused(ShapeError, "the term 'hidden' compares activations of tokens", "of one length"):
+            model_of(student, teacher)(**batch_of(ROWS, side))
+    for student, teacher, side in (("own", "Bert", "right"), ("Bert", "Bert", "left"), ("own", "own", "left")):
+        assert model_of(student, teacher)(**batch_of(ROWS, side))["loss"] >= 0
+    assert model_of("XLNet", "Bert")(**batch_of([[5, 6], [7, 8]]))["loss"] > 0
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 

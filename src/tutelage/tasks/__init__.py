@@ -14,6 +14,7 @@ from tutelage.tasks._labels import UNLABELLED, widened
 from tutelage.tasks._masked_lm import MaskedLM
 from tutelage.tasks._packed import leak_between_documents
 from tutelage.tasks._padding import in_order_of, right_padded
+from tutelage.tasks._reading import read_alike
 from tutelage.tasks._sequence_classification import SequenceClassification
 from tutelage.tasks._suits import check_teacher
 from tutelage.tasks._task import Task
@@ -33,6 +34,7 @@ __all__ = [
     "check_teacher",
     "in_order_of",
     "leak_between_documents",
+    "read_alike",
     "right_padded",
     "task_of",
     "widened",

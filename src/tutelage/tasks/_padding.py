@@ -58,6 +58,12 @@ def _moved(batch: Mapping[str, Any], *, first: bool) -> dict[str, Any]:
     return found
 
 
+def steps_to(side: str | None, mask: Tensor) -> Tensor:
+    """Return by how many places (B,) each row moves to be padded on a side; None leaves it where it is."""
+    by = None if side is None else _steps(mask, first=side == "right")
+    return torch.zeros(len(mask), dtype=torch.int64, device=mask.device) if by is None else by[:, 0]
+
+
 def _steps(mask: Tensor, *, first: bool) -> Tensor | None:
     """Return by how many places (B, 1) each row has to move to the left, None if it is known that all stay.
 

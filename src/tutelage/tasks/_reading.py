@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import ModuleError, ShapeError, VocabularyError
 from tutelage.networks import config_of, unwrapped
-from tutelage.tasks._padding import left_padded, mask_over_tokens, right_padded
+from tutelage.tasks._padding import left_padded, mask_over_tokens, right_padded, steps_to
 
 Inputs = Mapping[str, Any]
 
@@ -44,10 +44,8 @@ def padded_as_read(network: nn.Module, inputs: Inputs) -> Inputs:
     if not ids.is_floating_point() and ids.dtype not in (torch.int32, torch.int64):
         # Files of tokens are often of a narrow type, and tables are read by these two alone.
         inputs = {**inputs, "input_ids": ids.long()}
-    if _classifies_rows(inner):
-        # XLNet says of a row what stands at its last place.
-        last = getattr(inner.config, "summary_type", None) == "last"
-        inputs = left_padded(inputs) if last else right_padded(inputs)
+    if (side := _padded_on(inner)) is not None:
+        inputs = left_padded(inputs) if side == "left" else right_padded(inputs)
     mask, pad = mask_over_tokens(inputs), _padding_id(inner)
     if mask is None or pad is None or mask.shape != ids.shape:
         return inputs
@@ -76,6 +74,24 @@ def finding_last_tokens(network: nn.Module, inputs: Inputs) -> Iterator[None]:
         yield
     finally:
         held["pad_token_id"] = before
+
+
+def read_alike(network: nn.Module, other: nn.Module, inputs: Inputs) -> bool:
+    """Return whether two networks read each token at the same place; on a GPU, where nobody looks, yes."""
+    mask = mask_over_tokens(inputs)
+    if mask is None or mask.device.type != "cpu":
+        return True
+    sides = {None if (inner := of_transformers(each)) is None else _padded_on(inner) for each in (network, other)}
+    first, *rest = (steps_to(side, mask) % mask.shape[1] for side in sides)
+    return all(torch.equal(first, steps) for steps in rest)
+
+
+def _padded_on(inner: Any) -> str | None:
+    """Return the side on which a classifier of rows reads them padded, None for others, which read them as they are."""
+    if not _classifies_rows(inner):
+        return None
+    # XLNet says of a row what stands at its last place.
+    return "left" if getattr(inner.config, "summary_type", None) == "last" else "right"
 
 
 def _classifies_rows(inner: Any) -> bool:
