@@ -103,13 +103,15 @@ def test_the_gradient_of_a_high_temperature_keeps_its_size():
     assert losses[-1] == pytest.approx(limit, rel=2e-4)
 
 
-@pytest.mark.parametrize("softcap", [0.05, 0.5, 5.0])
+@pytest.mark.parametrize("softcap", [0.3, 0.5, 5.0])
 @pytest.mark.parametrize("kind", ["logits", "head"])
 def test_the_slope_of_a_softcap(kind, softcap):
     """1 - tanh² near the cap: what rounding leaves of 1 is no slope."""
     student, teacher = sides(6)
+    # None of the raw outputs lies near 0, where the slope is 1: all of the gradient is what the cap lets through.
+    student = (student.detach().sign() * (3 + 0.1 * student.detach().abs())).requires_grad_()
     options = {"softcap": softcap, "scale": 0.7}
-    weight = torch.randn(6, 6, generator=torch.Generator().manual_seed(3))
+    weight = torch.eye(6)
     given = tl.Logits(student, **options) if kind == "logits" else tl.HeadStates(student, weight, **options)
     (gradient,) = torch.autograd.grad(tl.divergence(given, teacher, temperature=softcap), student)
     double = student.detach().double().requires_grad_()

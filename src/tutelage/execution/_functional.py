@@ -41,7 +41,8 @@ def divergence(
     a constant. token_weights (...): numbers >= 0 or booleans. labels (...): int64 ids of the student's vocabulary, for
     divergences that need them. vocabulary: which columns are compared. backend: "auto", "torch" or "compile".
     validate: whether values are looked at; None for yes on a CPU and no elsewhere, where it would wait for the device.
-    Computed in float32, or float64 if a side is. Errors: subclasses of `InputError` (a ValueError), `BackendError`.
+    Returned in float32, or float64 if a side is; computed in float64 also at temperatures above 10, where float32 would
+    lose what is left of the gap between the sides. Errors: subclasses of `InputError` (a ValueError), `BackendError`.
 
     >>> import torch, tutelage as tl
     >>> student = torch.tensor([[0.0, 1.0, 0.0], [9.0, 9.0, 9.0]], requires_grad=True)
