@@ -32,9 +32,6 @@ class Training:
         self.subject = OfATrainer()
         self.expected = self.subject.result(self.go_on(root / "whole"), root / "whole")
 
-    def has_begun(self, folder):
-        return True
-
     def go_on(self, folder):
         whole = last_checkpoint(folder)
         return self.subject.train(folder, resume=None if whole is None else True, save_total_limit=LIMIT)
@@ -56,11 +53,8 @@ class Recipe:
         run(self.recipe, root / "whole")
         self.expected = self.subject.result(root / "whole")
 
-    def has_begun(self, folder):
-        return (folder / "run.json").exists()
-
     def go_on(self, folder):
-        if self.has_begun(folder):
+        if (folder / "run.json").exists():
             run(None, folder, resume=True)
         else:
             run(self.recipe, folder)
@@ -124,8 +118,6 @@ def check_kills_at_any_moment(training, root, count):
     for number in range(count):
         folder = root / str(number)
         process = in_a_fork(training.go_on, folder)
-        while not training.has_begun(folder):
-            time.sleep(0.01)
         process.join(takes * chance.random())
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ import math
 import pickle
 import random
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from tutelage.errors import DamagedDataError
 from tutelage.training import _states
+from tutelage.training._checkpointing import Checkpointing
 from tutelage.training._states import load_state, save_state
 
 
@@ -138,3 +140,41 @@ def test_a_state_that_cannot_be_read_is_named(tmp_path, text):
 def test_a_missing_state_is_named(tmp_path):
     with pytest.raises(DamagedDataError, match=r"optimizer\.json is missing"):
         load_state(tmp_path, "optimizer")
+
+
+@pytest.mark.parametrize("kept", ["one", "list", "none"])
+def test_random_numbers_of_a_device(tmp_path, monkeypatch, caplog, kept):
+    """Those of this process's device are kept; transformers kept those of all devices where there were several."""
+    own, states = torch.arange(16, dtype=torch.uint8), []
+    module = SimpleNamespace(get_rng_state=lambda: own, set_rng_state=states.append)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    here = SimpleNamespace(args=SimpleNamespace(device=torch.device("cuda:1"), process_index=0, world_size=1))
+    before = torch.get_rng_state()
+    Checkpointing._save_rng_state(here, str(tmp_path))
+    if kept != "one":
+        written = load_state(tmp_path, "rng_state_0")
+        written["cuda"] = [own + 1, own]
+        if kept == "none":
+            del written["cuda"]
+        save_state(written, tmp_path, "rng_state_0")
+    drawn = torch.rand(3)
+    Checkpointing._load_rng_state(here, str(tmp_path))
+    assert torch.get_rng_state().equal(before)
+    assert torch.rand(3).equal(drawn)
+    assert [state.equal(own) for state in states] == [True] * (kept != "none")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path} was not written on cuda, and has no random numbers of it"
+    ] * (kept == "none")
+
+
+def test_the_scale_of_gradients(tmp_path, caplog):
+    def trainer(scale):
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        return SimpleNamespace(accelerator=SimpleNamespace(scaler=scaler), args=SimpleNamespace(should_save=True))
+
+    other = trainer(2.0)
+    Checkpointing._load_scaler(other, str(tmp_path))
+    assert "the scale of its gradients starts anew" in caplog.text
+    Checkpointing._save_scaler(trainer(8.0), str(tmp_path))
+    Checkpointing._load_scaler(other, str(tmp_path))
+    assert other.accelerator.scaler.get_scale() == 8.0
