@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import ModuleError, ShapeError, VocabularyError
-from tutelage.networks import config_of, unwrapped
+from tutelage.networks import config_of, kind_of, unwrapped
 from tutelage.tasks._padding import left_padded, mask_over_tokens, right_padded, steps_to
 
 Inputs = Mapping[str, Any]
@@ -95,7 +95,8 @@ def _padded_on(inner: Any) -> str | None:
 
 
 def _classifies_rows(inner: Any) -> bool:
-    return any(cls.__name__.endswith("ForSequenceClassification") for cls in type(inner).__mro__)
+    kind = kind_of(inner)
+    return kind is not None and kind.task == "sequence_classification"
 
 
 def _looks_for_padding(inner: Any) -> bool:
