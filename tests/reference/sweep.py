@@ -20,6 +20,7 @@ from reference.cases import build, make_student, make_teacher, students_of
 from reference.divergences import at_a_jump
 from tutelage.distributions import Distribution
 from tutelage.divergences import Divergence, Pointwise, WholeBatch
+from tutelage.errors import NonFiniteError
 
 T = TypeVar("T")
 KINDS = list(tl.divergences.ALL)
@@ -107,7 +108,14 @@ def ordinary(seed: int) -> tuple[str, float, float] | None:
     labels = torch.randint(columns, (ROWS,), generator=generator)
     if _refused(divergence, teacher):
         return None
-    value = tl.divergence(student.given, teacher, divergence, temperature=temperature, labels=labels)
+    try:
+        value = tl.divergence(student.given, teacher, divergence, temperature=temperature, labels=labels)
+    except NonFiniteError:
+        # To labels a tiny power of AlphaBeta can be larger than any float32.
+        rows, _ = exact.value_and_gradient(
+            kind, *case.sides(student.logits().detach(), temperature), temperature, **parameters
+        )
+        return None if float(rows.max()) > torch.finfo(torch.float32).max else (kind, math.inf, math.inf)
     gradients = torch.autograd.grad(value, student.inputs)
 
     logits, other = case.sides(student.logits(), temperature)

@@ -14,7 +14,7 @@ from tutelage.divergences._kl import ForwardKL, ReverseKL
 from tutelage.errors import ConventionWarning
 
 _NEAR_THE_ENDS = 0.05
-_NEARLY_THE_SAME = 0.9
+_NEARLY_THE_SAME = 0.7
 """The skew above which a side and its mixture are so close that differences of the two lose digits."""
 
 
