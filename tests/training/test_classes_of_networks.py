@@ -100,6 +100,18 @@ def test_the_same_classes_in_another_order_are_compared_by_name(tmp_path, caplog
         assert found[2][name] == pytest.approx(expected[2][name], rel=1e-6), name
 
 
+@pytest.mark.parametrize("name", ["{}", "LABEL_{}"])
+def test_numbers_in_another_order_are_names(tmp_path, name):
+    """Alone they say nothing; a teacher that has the student's own in another order was trained on other numbers."""
+    student, teacher = bert("Sequence", 1), bert("Sequence", 2)
+    expected = one_step(tmp_path, "Sequence", student, teacher)
+    student.config.id2label = dict(enumerate(name.format(place) for place in range(len(NAMES))))
+    teacher = reordered(teacher, SWAPPED)
+    teacher.config.id2label = dict(enumerate(name.format(NAMES.index(swapped)) for swapped in SWAPPED))
+    found = one_step(tmp_path, "Sequence", student, teacher)
+    assert found[0]["soft"] == pytest.approx(expected[0]["soft"], rel=1e-6)
+
+
 def test_each_of_two_teachers_has_its_own_order(refused):
     student = bert("Sequence", 1)
     first = bert("Sequence", 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tutelage.networks._bare_names import bare_state, keep_bare_names
 from tutelage.networks._classes import (
     are_named,
+    are_placeholders,
     check_exclusive,
     check_outputs,
     class_names,
@@ -20,6 +21,7 @@ __all__ = [
     "LIKE_LABELS",
     "Kind",
     "are_named",
+    "are_placeholders",
     "bare_state",
     "check_exclusive",
     "check_mode",

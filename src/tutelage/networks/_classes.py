@@ -20,7 +20,7 @@ def are_named(classes: Sequence[str]) -> bool:
 
 
 def class_names(network: Any) -> tuple[str, ...] | None:
-    """Return the names of a classifier's classes in the order of its logits, None where it has no names."""
+    """Return the names of a classifier's classes in the order of its logits, None for a network that has no names."""
     config = _classifier_config(network)
     if config is None:
         return None
@@ -30,8 +30,12 @@ def class_names(network: Any) -> tuple[str, ...] | None:
             f"{type(network).__name__} has id2label {config.id2label}; expected the names of its classes by their "
             "numbers from 0"
         )
-    found = tuple(str(names[place]) for place in range(len(names)))
-    return found if are_named(found) and not _are_numbers(found) else None
+    return tuple(str(names[place]) for place in range(len(names)))
+
+
+def are_placeholders(names: Sequence[str]) -> bool:
+    """Return whether names say nothing of the classes: LABEL_0, LABEL_1, ... or the numbers of the logits."""
+    return not are_named(names) or all(name == str(place) for place, name in enumerate(names))
 
 
 def class_places(student: Sequence[str], teacher: Sequence[str]) -> list[int] | None:
@@ -89,7 +93,3 @@ def _classifier_config(network: Any) -> Any:
         network = inside
     # A user's subclass with a head of its own; a network around one has its own classes.
     return config_of(network) if hasattr(network, "base_model_prefix") else None
-
-
-def _are_numbers(names: Sequence[str]) -> bool:
-    return all(name == str(place) for place, name in enumerate(names))

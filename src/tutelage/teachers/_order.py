@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tutelage.distributions import Distribution, Logits
 from tutelage.errors import CompatibilityError, ModelError
-from tutelage.networks import class_names, class_places, kind_of
+from tutelage.networks import are_placeholders, class_names, class_places, kind_of
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ def class_order(name: str, teacher: Any, student: Any) -> ClassOrder | None:
     mine, theirs = class_names(student), class_names(teacher)
     if mine is None or theirs is None:
         return None
+    if (are_placeholders(mine) or are_placeholders(theirs)) and sorted(mine) != sorted(theirs):
+        return None  # the same placeholders in another order are names like any others
     remedy = (
         "give both the same names in config.id2label, or say which columns belong together by vocabulary="
         "VocabularyMap(student_ids, teacher_ids)"
