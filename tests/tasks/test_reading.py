@@ -7,7 +7,7 @@ from torch import nn
 
 import tutelage as tl
 from tiny_texts import SIZES, SOFT_AND_HARD, gpt2, llama
-from tutelage.errors import ModuleError, ShapeError, VocabularyError
+from tutelage.errors import InputWarning, ModuleError, ShapeError, VocabularyError
 from tutelage.tasks import CausalLM, SequenceClassification, call, in_order_of, right_padded
 
 # A row ends with what pads the others, one holds it in its middle, and one is alone.
@@ -101,6 +101,26 @@ def test_through_wrappers_and_without_a_mask():
     torch.testing.assert_close(call(compiled, batch_of(ROWS)).logits, one_by_one(model), rtol=1e-5, atol=1e-5)
 
 
+class Wrapped(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids, attention_mask):
+        return self.inner(input_ids=input_ids, attention_mask=attention_mask)
+
+
+@torch.no_grad()
+def test_a_module_of_the_users_that_hides_a_classifier_padded_otherwise_is_named_once(recwarn):
+    wrapped, alike = Wrapped(classifier("GPT2", pad=7)), Wrapped(classifier("GPT2", pad=3))
+    with pytest.warns(InputWarning, match=r"Wrapped wraps GPT2.*pad_token_id=7.*padded with 3"):
+        call(wrapped, batch_of(ROWS))
+    call(wrapped, batch_of(ROWS))
+    call(alike, batch_of(ROWS))
+    call(wrapped, {name: value[:1] for name, value in batch_of(ROWS).items()})
+    assert not recwarn.list
+
+
 @torch.no_grad()
 def test_a_configuration_is_as_before_whatever_happens():
     model = classifier("Llama", pad=None)
@@ -121,7 +141,7 @@ def test_inputs_that_need_nothing_are_passed_on_as_they_are():
     assert all(torch.equal(seen[0][name], batch[name]) for name in batch)
 
     class Wrapper(nn.Module):
-        """Knows how its rows are padded, and so is told what they are."""
+        """May know how its rows are padded, and so is given what they are."""
 
         def __init__(self):
             super().__init__()
@@ -131,7 +151,8 @@ def test_inputs_that_need_nothing_are_passed_on_as_they_are():
             return input_ids
 
     left = batch_of(ROWS, "left", 4)
-    assert torch.equal(call(Wrapper(), left), left["input_ids"])
+    with pytest.warns(InputWarning, match="padded with 4"):
+        assert torch.equal(call(Wrapper(), left), left["input_ids"])
 
 
 class Pooled(nn.Module):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import ModuleError, ShapeError, VocabularyError
+from tutelage.errors import InputWarning, ModuleError, ShapeError, VocabularyError
 from tutelage.networks import config_of, kind_of, unwrapped
 from tutelage.tasks._padding import left_padded, mask_over_tokens, right_padded, steps_to
 
@@ -39,7 +40,10 @@ def padded_as_read(network: nn.Module, inputs: Inputs) -> Inputs:
     them padded on the side from which they are right for all.
     """
     inner, ids = of_transformers(network), inputs.get("input_ids")
-    if inner is None or not isinstance(ids, Tensor) or ids.dim() != 2:
+    if not isinstance(ids, Tensor) or ids.dim() != 2:
+        return inputs
+    if inner is None:
+        _warn_of_padding(network, ids, mask_over_tokens(inputs))
         return inputs
     if not ids.is_floating_point() and ids.dtype not in (torch.int32, torch.int64):
         # Files of tokens are often of a narrow type, and tables are read by these two alone.
@@ -50,6 +54,32 @@ def padded_as_read(network: nn.Module, inputs: Inputs) -> Inputs:
     if mask is None or pad is None or mask.shape != ids.shape:
         return inputs
     return {**inputs, "input_ids": torch.where(mask != 0, inputs["input_ids"], pad)}
+
+
+def _warn_of_padding(network: nn.Module, ids: Tensor, mask: Tensor | None) -> None:
+    """Warn once of a user's module around a classifier of rows that looks for padding by another id than the batch's.
+
+    It is not given other ids: the module may look at them itself. On the CPU only, where looking waits for nothing.
+    """
+    if mask is None or mask.shape != ids.shape or mask.device.type != "cpu" or network in _WARNED_OF:
+        return
+    kind = kind_of(network)
+    if kind is None or kind.task != "sequence_classification" or config_of(kind.network) is None:
+        return
+    pad, found = _padding_id(kind.network), ids[mask == 0]
+    if not found.numel() or (pad is not None and bool((found == pad).all())):
+        return
+    _WARNED_OF.add(network)
+    warnings.warn(
+        f"{type(network).__name__} wraps {type(kind.network).__name__} with config.pad_token_id={pad}, and the batch "
+        f"is padded with {int(found[0])}: a model that finds the last token of a row by that id reads another one. Set "
+        f"config.pad_token_id to {int(found[0])} in the wrapped model",
+        InputWarning,
+        stacklevel=2,
+    )
+
+
+_WARNED_OF: WeakSet[nn.Module] = WeakSet()
 
 
 @contextmanager
