@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -34,6 +36,7 @@ baseline: true
 """
 SENTENCE = "the cat sat on a mat while one old dog ran to that red barn and back"
 WORDS = SENTENCE.split()
+MODEL_FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def _texts(count, seed):
@@ -277,6 +280,19 @@ def test_a_damaged_model_is_damaged_data(done, texts, tmp_path):
     (copy / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DamagedDataError, match=r"model\.safetensors is cut off"):
         prepare(load(texts, ["~teacher", f"teacher={{model: {copy}}}"]), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["text.json", *(f"seed-0/student/model/{file}" for file in MODEL_FILES)])
+def test_what_was_changed_is_named_and_nothing_is_written(done, tmp_path, name):
+    copy = shutil.copytree(done[0].path, tmp_path / "copy")
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    for use in (evaluate, partial(run, None, resume=True)):
+        with pytest.raises(DamagedDataError, match=rf"{re.escape(name)} was changed"):
+            use(copy)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
 def test_models_are_what_the_recipe_says(done):
