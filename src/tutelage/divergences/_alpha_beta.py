@@ -76,7 +76,15 @@ class AlphaBeta(Pointwise):
 
 def _power_gap(power: float, gap: Tensor) -> Tensor:
     """Return `(exp(power gap) - 1) / power`, which is the gap at power 0."""
-    return gap if power < _NO_POWER else torch.expm1(power * gap) / power
+    if power < _NO_POWER:
+        return gap
+    x = power * gap
+    far = torch.expm1(x) / power
+    if power > 0.05:
+        return far
+    # Compiled code takes expm1 as exp(x) - 1 on some devices, of which little is left where x is small.
+    near = x.clamp(-0.5, 0.5)
+    return torch.where(x == near, gap * (1 + near * excess_over_square(near)), far)
 
 
 def _rest(a: float, b: float, gap: Tensor) -> Tensor:
