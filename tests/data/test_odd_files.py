@@ -398,6 +398,16 @@ def test_durations_are_numbers(tmp_path):
     assert data.train.inputs[:, 1].tolist() == data.train.index.tolist()
 
 
+def test_true_and_false_are_1_and_0_in_every_file(tmp_path):
+    even = [row % 2 == 0 for row in range(40)]
+    parquet.write_table(pa.table({"x": NOISE, "even": even, "kind": KIND}), tmp_path / "rows.parquet")
+    lines = [f"{x},{is_even},{kind}\n" for x, is_even, kind in zip(NOISE, even, KIND, strict=True)]
+    (tmp_path / "rows.csv").write_text("".join(["x,even,kind\n", *lines]))
+    for name in ("rows.parquet", "rows.csv"):
+        rows = table(tmp_path / name, "kind").train
+        assert rows.inputs[:, 1].tolist() == [float(row % 2 == 0) for row in rows.index.tolist()]
+
+
 def test_one_hot_rows_are_told_to_be_classes(tmp_path, refused):
     np.savez(tmp_path / "rows.npz", x=NOISE, kind=np.eye(2, dtype=int)[np.arange(40) % 2])
     with refused(DataError, "'kind' has several values per row", r"kind.argmax\(1\)"):

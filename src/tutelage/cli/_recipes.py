@@ -30,6 +30,7 @@ def validate(source: str, overrides: Sequence[str], *, as_json: bool) -> None:
         return
     put(f"{source} is valid")
     say(describe(recipe))
+    say("the data has not been read: train --dry-run does that")
     say_next("train", source, *overrides)
 
 

@@ -22,6 +22,7 @@ from tutelage.packages import importing
 Columns = dict[str, np.ndarray]
 
 _LONGEST_CELL = 2**31 - 1
+_LOGICAL = ("true", "false")
 _SEPARATORS = (";", "\t", "|", ",")
 
 
@@ -59,6 +60,8 @@ def as_numbers(columns: Columns, names: Sequence[str], place: str) -> Tensor:
                 f"{place}: column {name!r} has several values in a row, {str(lists[0])[:40]}; expected one number: "
                 "make a column of each, or leave it out of `features`"
             )
+        if all(str(cell).strip().casefold() in _LOGICAL for cell in column.tolist()):
+            column = np.array([str(cell).strip().casefold() == "true" for cell in column.tolist()])
         try:
             numbers = column.astype(np.float64)
         except (ValueError, TypeError) as error:

@@ -84,4 +84,7 @@ def certain(counts: Tensor | None) -> Tensor:
 
 def _check_rows(name: str, tensor: Tensor) -> None:
     if tensor.dim() != 2:
-        raise ShapeError(f"{name!r} has shape {tuple(tensor.shape)}; expected (batch, length), a value for each token")
+        raise ShapeError(
+            f"{name!r} has shape {tuple(tensor.shape)}; expected (batch, length), a value for each token. Where a "
+            "network says something of whole rows, pass task=tutelage.tasks.Classification()"
+        )
