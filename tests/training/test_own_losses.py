@@ -77,6 +77,32 @@ def test_in_adapters_and_for_classes(tmp_path, refused):
     trainer_of(tmp_path, rows, experts("Mixtral", **changes), experts("Mixtral", **changes), max_steps=1).train()
 
 
+class Whole(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **inputs):
+        return self.inner(**inputs)
+
+
+class LogitsOnly(Whole):
+    def forward(self, input_ids, attention_mask):
+        return self.inner(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+@pytest.mark.parametrize("wrap", [Whole, LogitsOnly, lambda inner: torch.compile(Whole(inner), backend="eager")])
+def test_in_a_module_of_the_users(tmp_path, wrap, refused):
+    asks = experts("Mixtral", output_router_logits=True, weight=0.5)
+    with refused(ParameterError, "the student is MixtralForCausalLM with .*router_aux_loss_coef=0.5", "no term"):
+        trainer_of(tmp_path, ROWS, wrap(asks), llama(2), task=CausalLM())
+    asks.config.output_router_logits = False
+    trainer = trainer_of(tmp_path, ROWS, wrap(asks), Whole(llama(2)), task=CausalLM(), max_steps=1)
+    trainer.train()
+    wanted = experts("Mixtral")(input_ids=IDS, labels=IDS).loss.item()
+    assert lines_of(trainer)[0]["hard"] == pytest.approx(wanted, rel=1e-5)
+
+
 def test_the_logits_of_bamba(tmp_path, refused):
     sizes = {**EXPERTS, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "attn_layer_indices": [0]}
     student = transformers.BambaForCausalLM(transformers.BambaConfig(**sizes, z_loss_coefficient=0.01))

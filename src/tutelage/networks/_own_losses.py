@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tutelage.errors import ParameterError
+from tutelage.networks._kinds import kind_of
 from tutelage.networks._wrappers import config_of, signature_of, unwrapped
 
 _BALANCING = ("router_aux_loss_coef", "aux_loss_coef")
@@ -13,6 +14,10 @@ _SWITCH = "output_router_logits"
 
 def check_own_losses(role: str, network: Any) -> None:
     """Raise `ParameterError` for a network that would add a loss of its own, if transformers trained it."""
+    kind = kind_of(network)
+    if kind is not None:
+        # Inside all wrappers, a user's module around one network among them.
+        network = kind.network
     while (inside := unwrapped(network)) is not None:
         network = inside
     whole = config_of(network)
