@@ -324,11 +324,53 @@ def test_autocast_and_masks():
     assert call(Masked(), {"x": x, "attention_mask": torch.zeros(2, 3)}).dtype == torch.float16
 
 
+def encoder(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+
+
+IDS = {"input_ids": torch.tensor([[5, 6, 7, 8]]), "labels": torch.tensor([[5, 6, 7, 8]])}
+FLOATS = {"inputs": torch.ones(2, 3), "labels": torch.tensor([0, 1])}
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+@pytest.mark.parametrize(
+    ("make", "batch", "dtype"),
+    [(gpt2, IDS, torch.float16), (encoder, FLOATS, torch.float16), (encoder, FLOATS, torch.float64)],
+    ids=["GPT2 in half", "half", "double"],
+)
+def test_weights_that_autocast_does_not_bring_together_are_named(who, make, batch, dtype, refused):
+    def model_of(dtype):
+        networks = {"student": make(1), "teacher": make(2)}
+        networks[who].to(dtype)
+        task = CausalLM() if make is gpt2 else None
+        return tl.DistillationModel(networks["student"], {"teacher": networks["teacher"]}, OBJECTIVE, task)
+
+    given = rf"the {who}.* has weights of {dtype} and is computed in torch.bfloat16"
+    with torch.autocast("cpu", torch.bfloat16):
+        with refused(ModuleError, given, "load it with dtype=torch.bfloat16 or torch.float32"):
+            model_of(dtype)(**batch)
+        # What the message advises.
+        losses = [model_of(advised)(**batch)["loss"].item() for advised in (torch.float32, torch.bfloat16)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+@torch.no_grad()
+def test_weights_in_half_that_autocast_does_bring_together():
+    with torch.autocast("cpu", torch.bfloat16):
+        found = call(llama().half(), {"input_ids": IDS["input_ids"]}).logits
+        wanted = call(llama(), {"input_ids": IDS["input_ids"]}).logits
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05 * float(wanted.abs().max()))
+
+
 @torch.no_grad()
 def test_what_else_a_network_raises_is_its_own():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         call(nn.Linear(3, 2), {"x": torch.zeros(2, 4)})
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        call(nn.Linear(3, 2).half(), {"x": torch.zeros(2, 4)})
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), torch.autocast("cpu", torch.bfloat16):
         call(nn.Linear(3, 2).half(), {"x": torch.zeros(2, 4)})
 
 

@@ -200,6 +200,8 @@ def _too_long(role: str, inner: Any, inputs: Inputs, limit: int) -> ShapeError:
 
 def explained(role: str, network: nn.Module, inputs: Inputs, error: Exception) -> Exception | None:
     """Return the named error for one that a network raised, where the inputs tell its cause; None elsewhere."""
+    if (mixed := _mixed_precisions(role, network, error)) is not None:
+        return mixed
     whole = {n: v for n, v in inputs.items() if isinstance(v, Tensor) and not v.is_floating_point() and v.numel()}
     if any(value.device.type != "cpu" for value in whole.values()):
         return None
@@ -233,6 +235,26 @@ def explained(role: str, network: nn.Module, inputs: Inputs, error: Exception) -
 
 
 # --- precision --------------------------------------------------------------------------------------------------------
+
+
+def _mixed_precisions(role: str, network: nn.Module, error: Exception) -> ModuleError | None:
+    """Return the named error for weights whose type autocast does not bring together with its own."""
+    if not any(words in str(error) for words in ("dtype", "scalar type", "should be the same")):
+        return None
+    weights = {p.dtype: p.device.type for p in network.parameters() if p.is_floating_point()}
+    device = next(iter(weights.values()), "cpu")
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return None
+    computed = torch.get_autocast_dtype(device)
+    others = sorted(str(dtype) for dtype in weights if dtype not in (torch.float32, computed))
+    if not others:
+        return None
+    return ModuleError(
+        f"{role} ({type(network).__name__}) has weights of {' and '.join(others)} and is computed in {computed}, by "
+        f"autocast (bf16=True or fp16=True in TrainingArguments), which does not mix the two here ({error}); expected "
+        f"weights of torch.float32 or {computed}: load it with dtype={computed} or torch.float32, or train without "
+        "autocast"
+    )
 
 
 def in_precision_of(network: nn.Module, inputs: Inputs) -> Inputs | None:
