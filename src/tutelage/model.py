@@ -44,6 +44,7 @@ from tutelage.tasks import (
     check_teacher,
     read_alike,
     right_padded,
+    warn_of_unmasked_padding,
 )
 from tutelage.teachers import ClassOrder, LiveTeacher, class_order
 from tutelage.vocabulary import VocabularyMap
@@ -152,6 +153,7 @@ class DistillationModel(nn.Module):
             # A model that is only evaluated may be made of a teacher.
             check_own_losses("the student", self.student)
         if not self.task.compares_rows:
+            warn_of_unmasked_padding(self.student, [teacher.module for teacher in self.teachers.values()], batch)
             batch = right_padded(batch)
         inputs = self.task.inputs(batch)
         terms = self._feature_terms()

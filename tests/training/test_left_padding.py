@@ -1,5 +1,7 @@
 """Rows of tokens padded on the left train, and are evaluated, as those padded on the right: every collator."""
 
+import warnings
+
 import language_helpers as lang
 import pytest
 import torch
@@ -8,11 +10,13 @@ import transformers
 import tutelage as tl
 from tiny_texts import SIZES, gpt2, llama, tokenizer
 from tutelage.data import CausalCollator, MaskedCollator
+from tutelage.errors import InputWarning
 from tutelage.tasks import CausalLM, MaskedLM, TokenClassification, in_order_of, right_padded
 from tutelage.training import Evaluation
 
 # A label on every token, the first one, too: nothing stands before that one.
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15, 16], [17, 18, 19]]
+HARD = {"hard": tl.Term(tl.ForwardKL(), teacher="labels")}
 ROWS = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in ROWS]
 
 
@@ -169,6 +173,81 @@ def test_hidden_tokens_padded_on_the_side_of_the_tokenizer(tmp_path):
         )
         lines.append(trainer.evaluate())
     assert lines[1]["eval_loss"] == pytest.approx(lines[0]["eval_loss"], rel=1e-5)
+
+
+# --- without a mask ---------------------------------------------------------------------------------------------------
+
+
+class Inside(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids):
+        return self.inner(input_ids=input_ids)
+
+
+def unmasked(side, rows=ROWS):
+    batch = padded(rows, side)
+    del batch["attention_mask"]
+    return batch
+
+
+@pytest.mark.parametrize("wrap", [lambda network: network, Inside], ids=["bare", "in a user's module"])
+def test_padding_on_the_left_without_a_mask_is_named_once(tmp_path, wrap):
+    given = {"data_collator": lambda rows: unmasked("left", rows), "task": CausalLM(), "rows": ROWS}
+    networks = [wrap(gpt2(seed, pad_token_id=1)) for seed in (1, 2)]
+    trainer = lang.trainer_of(tmp_path, *networks, eval_dataset=ROWS, num_train_epochs=2, **given)
+    # Neither a second pass nor an evaluation says more.
+    with pytest.warns(InputWarning, match="no attention_mask, and rows start with the padding id 1 .*Pass a") as found:
+        trainer.train()
+    with warnings.catch_warnings(action="error", category=InputWarning):
+        trainer.evaluate()
+    assert [warning.category for warning in found].count(InputWarning) == 1
+
+
+def tokens(seed, **changes):
+    return bert(transformers.BertForTokenClassification, seed, num_labels=400, **changes)
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+@pytest.mark.parametrize(
+    ("make", "task"), [(gpt2, CausalLM()), (tokens, TokenClassification())], ids=["causal", "classes of tokens"]
+)
+def test_the_padding_of_either_network_counts(who, make, task):
+    networks = {"student": make(1), "teacher": make(2), who: make(3, pad_token_id=1)}
+    model = tl.DistillationModel(networks["student"], {"teacher": networks["teacher"]}, lang.OBJECTIVE, task)
+    with pytest.warns(InputWarning, match="padding id 1"):
+        model(**unmasked("left"), target_mask=torch.ones(4, 6))
+
+
+BEGUN = [{"input_ids": [1, *row["input_ids"]], "attention_mask": [0, *row["attention_mask"]]} for row in ROWS]
+PROMPT = {"input_ids": torch.tensor([[5, 6, 7], [8, 9, 1]]), "labels": torch.tensor([[-100, -100, 7], [-100, 9, -100]])}
+HEALTHY = {
+    "padded on the right": (unmasked("right"), {}),
+    "a prompt that is no target": (PROMPT, {}),
+    "labels on all": ({name: unmasked("left")["input_ids"] for name in ("input_ids", "labels")}, {}),
+    "a row of padding": (unmasked("right", [{"input_ids": [1], "attention_mask": [0]}, *ROWS]), {}),
+    "another id": (unmasked("left"), {"pad_token_id": 2}),
+    "no id": (unmasked("left"), {"pad_token_id": None}),
+    "a mask": (padded(ROWS, "left"), {}),
+    "texts that begin with it": (unmasked("right", BEGUN), {"bos_token_id": 1}),
+    "some that do": (unmasked("right", [*ROWS, *BEGUN]), {"eos_token_id": [2, 1]}),
+}
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_what_is_no_padding_on_the_left(recwarn, kind):
+    batch, changes = HEALTHY[kind]
+    networks = [gpt2(seed, **{"pad_token_id": 1, **changes}) for seed in (1, 2)]
+    tl.DistillationModel(networks[0], {"teacher": networks[1]}, lang.OBJECTIVE, CausalLM())(**batch)
+    assert not [found for found in recwarn if found.category is InputWarning]
+
+
+def test_an_id_that_begins_texts_pads_others():
+    model = tl.DistillationModel(gpt2(1, pad_token_id=1, bos_token_id=1), {}, tl.Objective(HARD), CausalLM())
+    with pytest.warns(InputWarning, match="padding id 1"):
+        model(**unmasked("left", BEGUN))
 
 
 def test_rows_are_moved_as_they_are():

@@ -19,6 +19,7 @@ from tutelage.tasks._sequence_classification import SequenceClassification
 from tutelage.tasks._suits import check_teacher
 from tutelage.tasks._task import Task
 from tutelage.tasks._token_classification import TokenClassification
+from tutelage.tasks._unmasked import warn_of_unmasked_padding
 
 __all__ = [
     "UNLABELLED",
@@ -37,5 +38,6 @@ __all__ = [
     "read_alike",
     "right_padded",
     "task_of",
+    "warn_of_unmasked_padding",
     "widened",
 ]
