@@ -346,7 +346,8 @@ def test_weights_that_autocast_does_not_bring_together_are_named(who, make, batc
         task = CausalLM() if make is gpt2 else None
         return tl.DistillationModel(networks["student"], {"teacher": networks["teacher"]}, OBJECTIVE, task)
 
-    given = rf"the {who}.* has weights of {dtype} and is computed in torch.bfloat16"
+    name = type(make()).__name__
+    given = rf"the {who}.* \({name}\) has weights of {dtype} and is computed in torch.bfloat16"
     with torch.autocast("cpu", torch.bfloat16):
         with refused(ModuleError, given, "load it with dtype=torch.bfloat16 or torch.float32"):
             model_of(dtype)(**batch)

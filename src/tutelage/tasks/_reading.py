@@ -249,8 +249,9 @@ def _mixed_precisions(role: str, network: nn.Module, error: Exception) -> Module
     others = sorted(str(dtype) for dtype in weights if dtype not in (torch.float32, computed))
     if not others:
         return None
+    name = type(of_transformers(network) or network).__name__
     return ModuleError(
-        f"{role} ({type(network).__name__}) has weights of {' and '.join(others)} and is computed in {computed}, by "
+        f"{role} ({name}) has weights of {' and '.join(others)} and is computed in {computed}, by "
         f"autocast (bf16=True or fp16=True in TrainingArguments), which does not mix the two here ({error}); expected "
         f"weights of torch.float32 or {computed}: load it with dtype={computed} or torch.float32, or train without "
         "autocast"

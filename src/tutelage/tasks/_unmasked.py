@@ -30,12 +30,14 @@ def warn_of_unmasked_padding(student: nn.Module, teachers: Iterable[nn.Module], 
     if ids.shape != labels.shape or ids.device.type != "cpu" or labels.device.type != "cpu":
         return
     for network in (student, *teachers):
-        pad, is_text = _padding_of(network)
+        kind = kind_of(network)
+        inner = network if kind is None else kind.network
+        pad, is_text = _padding_of(inner)
         if pad is not None and _start_with(ids, labels, pad, is_text=is_text):
             _WARNED_OF.add(student)
             warnings.warn(
                 f"the batch has no attention_mask, and rows start with the padding id {pad} of "
-                f"{type(network).__name__} (config.pad_token_id) and without labels there: padding on the left is read "
+                f"{type(inner).__name__} (config.pad_token_id) and without labels there: padding on the left is read "
                 "as text. Pass attention_mask, 0 at padding, in what the data collator returns, or pad on the right",
                 InputWarning,
                 stacklevel=2,
@@ -43,10 +45,9 @@ def warn_of_unmasked_padding(student: nn.Module, teachers: Iterable[nn.Module], 
             return
 
 
-def _padding_of(network: nn.Module) -> tuple[int | None, bool]:
-    """Return the id of padding in a network's configuration, and whether texts begin or end with the same id."""
-    kind = kind_of(network)
-    whole = config_of(network if kind is None else kind.network)
+def _padding_of(inner: Any) -> tuple[int | None, bool]:
+    """Return the id of padding in a configuration, and whether texts begin or end with the same id."""
+    whole = config_of(inner)
     if whole is None:
         return None, False
     config = whole.get_text_config()
