@@ -213,9 +213,16 @@ def test_optimizers_with_states_of_their_own(tmp_path, monkeypatch):
     assert all(value.equal(resumed.model.state_dict()[name]) for name, value in whole.model.state_dict().items())
 
 
-def test_another_optimizer_is_refused(folder):
+@pytest.mark.parametrize("groups", ["more", "as many"])
+def test_another_optimizer_is_refused(folder, groups):
     trainer = OfATrainer().trainer(folder)
-    trainer.optimizer = torch.optim.SGD([{"params": [weight]} for weight in trainer.distillation.parameters()], lr=1.0)
+    if groups == "more":
+        optimizer = torch.optim.SGD([{"params": [weight]} for weight in trainer.distillation.parameters()], lr=1.0)
+    else:
+        trainer.create_optimizer()
+        kept = [{"params": group["params"]} for group in trainer.optimizer.param_groups]
+        optimizer = torch.optim.SGD(kept, lr=1.0)
+    trainer.optimizer = optimizer
     with pytest.raises(InputError, match=r"the state of the optimizer in .* does not fit"):
         trainer.train(resume_from_checkpoint=True)
 

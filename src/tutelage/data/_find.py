@@ -21,7 +21,7 @@ PLAIN = frozenset(
 
 SPLITS = {
     **dict.fromkeys(("test", "tests", "testing"), "test"),
-    **dict.fromkeys(("dev", "eval", "evaluation", "heldout", "val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("dev", "eval", "evaluation", "heldout", "holdout", "val", "valid", "validation"), "validation"),
 }
 _ABOUT = ("changelog", "citation", "contributing", "copying", "licence", "license", "notice", "readme")
 

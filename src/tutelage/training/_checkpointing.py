@@ -212,8 +212,12 @@ class Checkpointing(transformers.Trainer):
         holders: dict[str, Any] = {OPTIMIZER: self.optimizer, SCHEDULER: self.lr_scheduler}
         for name, holder in holders.items():
             state = load_state(Path(checkpoint), name)
+            needed = _settings(holder)
             try:
                 holder.load_state_dict(state)
+                # torch takes the settings of the checkpoint, those of another optimizer too, and misses its own later.
+                if missing := sorted(needed - _settings(holder)):
+                    raise KeyError(f"it has no {', '.join(missing)}")
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"the state of the {name} in {checkpoint} does not fit {type(holder).__name__}: {error}; expected "
@@ -262,3 +266,8 @@ class Checkpointing(transformers.Trainer):
             super()._load_best_model()
         else:
             self._load_from_checkpoint(str(folder))
+
+
+def _settings(optimizer: Any) -> set[str]:
+    """Return the names of an optimizer's settings; none for a schedule."""
+    return {name for group in getattr(optimizer, "param_groups", ()) for name in group}
