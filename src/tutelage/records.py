@@ -16,12 +16,15 @@ from typing import Any
 from tutelage import manifest
 from tutelage.errors import DamagedDataError
 from tutelage.run_folder import (
+    COMPLETE,
+    TEACHER,
     ArmFolder,
     RunFolder,
     begin_file,
     finish_file,
     json_text,
     object_of,
+    read_json,
     read_text,
     write_json,
     write_text,
@@ -132,6 +135,19 @@ def missing_files(folder: RunFolder, arm: ArmFolder, record: Mapping[str, Any]) 
             for place in (arm.path, arm.model):
                 found += manifest.missing(place) if manifest.has_manifest(place) else []
     return found
+
+
+def check_done(folder: RunFolder, record: Mapping[str, Any]) -> None:
+    """Raise `DamagedDataError` if a network of a complete run has no scores, by which it counts as done."""
+    if _FILES not in record or record.get("status") != COMPLETE:
+        return
+    arms = [folder.arm(seed, name) for seed in record["seeds"] for name in record["arms"]]
+    if folder.scores.is_file() and TEACHER in read_json(folder.scores):
+        arms.append(folder.teacher)
+    with _remedied(folder):
+        for arm in arms:
+            if not arm.done:
+                raise DamagedDataError(f"{arm.scores} is missing, and the run is complete")
 
 
 def check_arm(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import DamagedDataError
-from tutelage.records import check_arm, check_run, read_record
+from tutelage.records import check_arm, check_done, check_run, read_record
 from tutelage.report._classification import Classification
 from tutelage.report._contents import Arm, Log, Omitted, Run
 from tutelage.report._files import Reader, environment, logs
@@ -32,6 +32,7 @@ def read_run(path: Path) -> Run:
     folder = RunFolder.open(path)
     known = read_record(folder, ("status", "recipe", "seeds", "arms"))
     check_run(folder, known)
+    check_done(folder, known)
     record = Reader(folder.record, known)
     task = _task(record)
     names = record.texts("arms")

@@ -10,7 +10,7 @@ from torch import nn
 from tutelage.config import load
 from tutelage.errors import DataError, RunFolderError
 from tutelage.models import parameter_count
-from tutelage.records import check_arm, check_run, finish_arm, read_record
+from tutelage.records import check_arm, check_done, check_run, finish_arm, read_record
 from tutelage.run_folder import ArmFolder, RunFolder, read_json
 from tutelage.runs._claim import claimed
 from tutelage.runs._measured import Measured
@@ -38,6 +38,7 @@ def evaluate(folder: str | Path) -> dict[str, Any]:
 def _evaluate(folder: RunFolder) -> dict[str, Any]:
     known = read_record(folder, keys=("seeds", "arms", "data"))
     check_run(folder, known, without=(folder.scores, folder.text, folder.latency))
+    check_done(folder, known)
     done = [arm for arm in (folder.teacher, *arms_of(folder, known)) if arm.done]
     if not any(arm != folder.teacher for arm in done):
         raise RunFolderError(f"no network in {folder.path} is trained to its end; resume the run first")
