@@ -24,7 +24,6 @@ from tutelage.run_folder import (
     finish_file,
     json_text,
     object_of,
-    read_json,
     read_text,
     write_json,
     write_text,
@@ -106,7 +105,8 @@ def _remedied(folder: RunFolder) -> Iterator[None]:
         yield
     except DamagedDataError as error:
         raise DamagedDataError(
-            f"{error}. Copy it back; or remove it, and `tutelage train --resume {folder.path}` makes it again"
+            f"{error}. Copy it back; or remove what is left of it, and `tutelage train --resume {folder.path}` makes "
+            "it again"
         ) from error
 
 
@@ -142,7 +142,7 @@ def check_done(folder: RunFolder, record: Mapping[str, Any]) -> None:
     if _FILES not in record or record.get("status") != COMPLETE:
         return
     arms = [folder.arm(seed, name) for seed in record["seeds"] for name in record["arms"]]
-    if folder.scores.is_file() and TEACHER in read_json(folder.scores):
+    if record.get(TEACHER):
         arms.append(folder.teacher)
     with _remedied(folder):
         for arm in arms:

@@ -150,6 +150,7 @@ def test_a_reader_that_has_gone_stops_no_training(place, tmp_path, out, err):
         assert "student" in done.out
 
 
+@pytest.mark.slow
 def test_closed_outputs_stop_no_training_and_get_no_file_of_ours(place, tmp_path):
     """With `>&-` the next file that is opened gets the number of stdout, and whatever is printed lands in it."""
     code = f"{sys.executable} -m tutelage train {place / 'small.yaml'} --out run --no-report <&- >&- 2>&-"

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path):
     script = Path(__file__).with_name("sharded_heads.py")
     ranks = [

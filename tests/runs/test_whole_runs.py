@@ -135,6 +135,13 @@ def test_what_is_gone_is_made_again(done, digests, name):
     build_report(done)
 
 
+def test_a_teacher_that_is_gone_with_all_scores_is_missed(done):
+    shutil.rmtree(done / "teacher")
+    (done / "scores.json").unlink()
+    with pytest.raises(DamagedDataError, match=r"teacher/scores.json is missing, and the run is complete"):
+        evaluate(done)
+
+
 def test_a_teacher_that_is_gone_is_fitted_to_the_same_bytes(done, digests, tmp_path):
     before = digests(done)
     shutil.rmtree(tmp_path / "cache")

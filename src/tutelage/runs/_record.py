@@ -39,6 +39,7 @@ def record(plan: Plan) -> dict[str, Any]:
         "task": plan.recipe.task,
         "seeds": list(plan.seeds),
         "arms": list(plan.arms),
+        TEACHER: plan.recipe.teacher is not None,
         **plan.subject.record(),
         "data": plan.subject.digest(of_all=True),
         "files": {},
