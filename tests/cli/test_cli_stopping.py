@@ -41,6 +41,14 @@ def cache(place, monkeypatch):
     monkeypatch.setenv("TUTELAGE_CACHE", str(place / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """A SIGHUP ends what it reaches, also where `nohup` started the tests and hands down that it is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def student(folder):
     """The bytes of what is the same in equal runs."""
     return [(folder / "seed-0/student" / name).read_bytes() for name in ("model/model.safetensors", "metrics.jsonl")]
