@@ -71,7 +71,7 @@ def _texts(data: TextsSpec) -> str:
         text = f"the texts in {data.text}"
     if not isinstance(data, TextData) or data.target is None:
         return f"{text}, in rows of {counted(data.length, 'token')}"
-    text += f", told apart by {data.target!r} in up to {counted(data.length, 'token')}"
+    text += f", with classes in {data.target!r}, of up to {counted(data.length, 'token')} each"
     return text if data.labeled is None else f"{text}; the student sees {counted(data.labeled, 'label')}"
 
 
